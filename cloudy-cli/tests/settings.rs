@@ -11,8 +11,10 @@ fn versions_are_printed_as_json() {
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     let version: Value = ended.json();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(version["wire"], cloudy_node::WIRE_VERSION);
-    assert_eq!(version["disk"], cloudy_node::DATA_FORMAT_VERSION);
+    let of = |value: u64| serde_json::json!({ "min": value, "max": value });
+    assert_eq!(version["wire"], of(cloudy_node::WIRE_VERSION.into()));
+    assert_eq!(version["disk"], of(cloudy_node::DATA_FORMAT_VERSION));
+    assert_eq!(version["feature_level"], cloudy_node::WIRE_VERSION);
 }
 
 #[test]

@@ -103,6 +103,9 @@ fn lags_clocks_versions_and_missing_nodes_are_reported() {
     let mut newer = status.clone();
     (newer["at_ms"], newer["wire_version"]) = (now.into(), 99.into());
     let found = doctor(&newer);
+    assert!(!found.stdout.contains("version: "), "a version in common: {found:#?}");
+    newer["wire_version_min"] = 99.into();
+    let found = doctor(&newer);
     assert!(found.code() == Some(2) && found.stdout.contains("broken version: "), "{found:#?}");
     drop(running);
     let gone = check(&admin, &[]);

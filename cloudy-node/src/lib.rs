@@ -111,10 +111,11 @@ pub mod session;
 mod storage;
 mod tls;
 mod typed;
+mod versions;
 mod wait;
 
 pub use cloudy_proto::slot::{Batch, Payloads, payload_slices};
-pub use cloudy_proto::wire::{CommandError, Refusal, WIRE_VERSION};
+pub use cloudy_proto::wire::{CommandError, Refusal, WIRE_VERSION, WireVersions};
 pub use cloudy_proto::{
     AloneError, CannotKeepUp, CatchUpPolicy, Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index,
     InstalledView, LeastRing, LeaveWait, LogIndex, MemberStatus, MessageId, NoCompleteMember, NodeId, OnFailure,
@@ -144,9 +145,10 @@ pub use replica::{
     Applied, MembersChanged, ReadError, Replica, ReplicaConfig, ReplicaError, ReplicaStatus, SNAPSHOT_EVERY_BYTES,
     StateDivergence, StateMachine, SubmitError, UnknownOutcome,
 };
-pub use storage::{DATA_FORMAT_VERSION, DataDir, DataDirError, OpenStoreError, ReadGroupError, StoreError, Table};
+pub use storage::{DataDir, DataDirError, OpenStoreError, ReadGroupError, StoreError, Table};
 pub use tls::TlsError;
 pub use typed::{DecodeError, TypedApproved, TypedBroadcastError, TypedGroup, TypedItem};
+pub use versions::{DATA_FORMAT_VERSION, data_formats, wire_versions};
 pub use wait::{Answer, Awaited, TimedOut, WAIT_TIMEOUT, Wait};
 
 pub use open::{NotOpened, OpenEvent, OpenGroup, OpenGroupError, SeedAnswer, SettingDifference};

@@ -63,6 +63,14 @@ pub enum Command {
         /// Its incarnation; zero if it never had one.
         incarnation: Incarnation,
     },
+    /// The group uses the commands, frames and records of this feature level (`protocol.md` §6.10). A level never falls.
+    Level {
+        /// The level.
+        level: u16,
+    },
+    /// A command of the next version, for the tests of rolling upgrades.
+    #[cfg(feature = "next-version")]
+    Next,
 }
 
 /// The content of [`Command::InstallView`].
@@ -165,4 +173,6 @@ pub(crate) struct LogState {
     pub(crate) reports: Vec<(NodeId, Checkpoint, Bytes)>,
     /// Whether the group is closed.
     pub(crate) closed: bool,
+    /// The feature level; zero if none was set.
+    pub(crate) level: u16,
 }

@@ -145,6 +145,8 @@ impl Stored {
             }
             Record::Complete { view, first } => self.complete = self.complete.max((view, first)),
             Record::Wedged { view } => self.wedged = self.wedged.max(view),
+            #[cfg(feature = "next-version")]
+            Record::Next => {}
         }
         Ok(())
     }

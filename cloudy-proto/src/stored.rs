@@ -81,6 +81,9 @@ pub enum Record {
         /// The view.
         view: ViewId,
     },
+    /// A record of the next version, for the tests of rolling upgrades.
+    #[cfg(feature = "next-version")]
+    Next,
 }
 
 /// The consensus library's state, beside its log.

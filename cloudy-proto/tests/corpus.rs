@@ -17,8 +17,8 @@ use cloudy_proto::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlDecoder, ControlFrame, Fetch, Fetched, Findings,
     HeaderDecoder, Heartbeat, HeldPart, KnownSkip, LaneDecoder, LaneFrame, NameReport, NamedGroup, NodeDecoder,
     NodeFrame, Opening, Rates, Refusal, ReportedSeed, Stall, Stream, StreamHeader, TallyDecoder, TallyFrame,
-    WIRE_VERSION, Wedged, decode_command, encode_command, encode_control, encode_header, encode_lane, encode_node,
-    encode_tally,
+    WIRE_VERSION, Wedged, WireVersions, decode_command, encode_command, encode_control, encode_header, encode_lane,
+    encode_node, encode_tally,
 };
 use cloudy_proto::{
     Checkpoint, Command, ConsensusId, Digest, Dropped, Durability, GroupId, Incarnation, Index, InstallView,
@@ -78,6 +78,9 @@ macro_rules! kinds {
                 fn kind(&self) -> &'static str {
                     match self {
                         $($type::$kind { .. } => stringify!($kind),)*
+                        #[cfg(feature = "next-version")]
+                        #[allow(unreachable_patterns, reason = "only commands have a kind that is not listed")]
+                        _ => "of the next version",
                     }
                 }
             }
@@ -103,7 +106,7 @@ kinds! {
         Append AppendResponse RequestVote RequestVoteResponse Heartbeat HeartbeatResponse TimeoutNow RequestPreVote
         RequestPreVoteResponse Snapshot
     }
-    Command { Created Incarnate Session InstallView Kickstart Grace Report Close Voter Left }
+    Command { Created Incarnate Session InstallView Kickstart Grace Report Close Voter Left Level }
     Dropped { Silent Blamed Left }
     Origin { Survivor Joiner Restarted }
     VoterRole { Learner Voter Gone }
@@ -205,10 +208,10 @@ fn bad(target: &str, good: &[Bytes]) -> Vec<Vec<u8>> {
     match target {
         "header" => vec![
             [b"CLOUDY", &first[6..]].concat(),
-            [b"cloudy", &[9, 9][..]].concat(),
-            [&first[..8], &[0xff, 0xff]].concat(),
-            [&first[..8], &[0, 0]].concat(),
-            [&first[..8], &[first[8] + 1, 0], &first[10..], &[0]].concat(),
+            [b"cloudy", &[9, 9, 9, 9][..]].concat(),
+            [&first[..10], &[0xff, 0xff]].concat(),
+            [&first[..10], &[0, 0]].concat(),
+            [&first[..10], &[first[10] + 1, 0], &first[12..], &[0]].concat(),
         ],
         "lane" => vec![
             [&[2], &first[1..]].concat(),
@@ -249,7 +252,7 @@ fn headers() -> Vec<Bytes> {
         Stream::Lane { view: ViewId(1 << 40), lane: Rank(63) },
     ];
     let headers = streams.into_iter().zip([0, 1, 2, 300, 1 << 20, 1 << 56]).map(|(stream, run)| StreamHeader {
-        version: WIRE_VERSION,
+        versions: WireVersions::CURRENT,
         group: GroupId([run as u8; 16]),
         incarnation: Incarnation(run),
         stream,
@@ -366,7 +369,7 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Invite { name: "demo".into(), durability: Durability::Memory },
         ControlFrame::Accept { run: u64::MAX },
         ControlFrame::Refuse { reason: "busy".into(), refusal: Refusal::Final },
-        ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
+        ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3), level: WIRE_VERSION },
         ControlFrame::Log { first: LogIndex(1), entries: commands(), term: 4 },
         ControlFrame::Ready { view },
         ControlFrame::Wedge { view, last: true, again: false },
@@ -389,7 +392,7 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Consensus(consensus()),
         ControlFrame::LogState { index: LogIndex(300), term: 4, state: Bytes::from_static(b"state") },
         ControlFrame::Running { name: "demo".into(), creator: origin, durability: Durability::Memory },
-        ControlFrame::Join { run: u64::MAX, observer: true, result: CHECKPOINT },
+        ControlFrame::Join { run: u64::MAX, observer: true, result: CHECKPOINT, level: WIRE_VERSION },
         ControlFrame::Refer { coordinator: origin, addresses: addresses(), left: Duration::from_millis(1_500) },
         ControlFrame::NoCompleteMember { view, missing: vec![origin], lost: vec![NodeId([0xbb; 32])] },
         ControlFrame::Ended,
@@ -518,6 +521,7 @@ fn commands() -> Vec<Bytes> {
         voter(VoterRole::Voter),
         voter(VoterRole::Gone),
         Command::Left { node, incarnation: Incarnation(3) },
+        Command::Level { level: 8 },
         install(vec![member(3, Origin::Restarted)], vec![Round(0)], false),
     ];
     each(commands, |command, out| out.put_slice(&encode_command(command)))

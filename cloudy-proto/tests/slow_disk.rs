@@ -35,6 +35,7 @@ fn machine(me: usize, role: Role, durability: Durability) -> Machine {
         retain_bytes: 256 << 20,
         retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
+        level_max: cloudy_proto::wire::WIRE_VERSION,
         rules: Rules::default(),
     })
 }

@@ -28,6 +28,7 @@ fn group() -> Machine {
         retain_bytes: 1 << 10,
         retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
+        level_max: cloudy_proto::wire::WIRE_VERSION,
         rules: Rules::default(),
     });
     hand(&mut machine, Input::Request(Request::Create { session: None }));
@@ -44,7 +45,12 @@ fn start(machine: &mut Machine, at: u64) {
     let mut node = NodeId([2; 32]);
     node.0[..8].copy_from_slice(&at.to_be_bytes());
     hand(machine, Input::LinkUp { peer: node, addresses: Vec::new() });
-    let join = ControlFrame::Join { run: at, observer: false, result: Checkpoint::default() };
+    let join = ControlFrame::Join {
+        run: at,
+        observer: false,
+        result: Checkpoint::default(),
+        level: cloudy_proto::wire::WIRE_VERSION,
+    };
     let (incarnation, stream, frame) = (Incarnation(0), Stream::Control, Frame::Control(join));
     hand(machine, Input::Frame { from: node, incarnation, stream, frame });
     hand(machine, Input::LinkDown { peer: node });

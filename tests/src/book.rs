@@ -17,6 +17,7 @@ page!(cancel_safety, include_str!("../../docs/reference/cancel-safety.md"));
 page!(protocol, include_str!("../../docs/reference/protocol.md"));
 page!(rules, include_str!("../../docs/reference/rules.md"));
 page!(wire, include_str!("../../docs/reference/wire.md"));
+page!(compatibility, include_str!("../../docs/reference/compatibility.md"));
 page!(replicated_service, include_str!("../../docs/how-to/replicated-service.md"));
 page!(calls, include_str!("../../docs/how-to/calls.md"));
 page!(operating, include_str!("../../docs/how-to/operating.md"));

@@ -33,6 +33,7 @@ fn config(role: Role, rules: Rules) -> MachineConfig {
         retain_bytes: 1 << 20,
         retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
+        level_max: cloudy_proto::wire::WIRE_VERSION,
         rules,
     }
 }
@@ -161,7 +162,11 @@ pub fn refuses_what_it_does_not_hold(rules: Rules) -> bool {
 pub fn asks_back(rules: Rules) -> bool {
     let mut invited = Alone::linked(Role::Invited { by: PEER }, rules);
     invited.waits(Duration::from_secs(1));
-    let outputs = invited.hears_control(ControlFrame::Follow { next: LogIndex(50), voter: ConsensusId(0) });
+    let outputs = invited.hears_control(ControlFrame::Follow {
+        next: LogIndex(50),
+        voter: ConsensusId(0),
+        level: cloudy_proto::wire::WIRE_VERSION,
+    });
     outputs.iter().any(|output| {
         let Output::Send { to: PEER, frame: Frame::Control(frame), .. } = output else { return false };
         matches!(frame, ControlFrame::Follow { .. })

@@ -233,7 +233,7 @@ pub(crate) struct CompletionsArgs {
 #[command(after_help = "\
 Examples:
   cloudy version
-  cloudy version --json | jq .wire
+  cloudy version --json | jq .wire.max
 
 Nodes form a group if they have one wire format. A data directory is read by programs with its data format.")]
 pub(crate) struct VersionArgs {

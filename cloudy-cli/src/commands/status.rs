@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use cloudy_node::WireVersions;
 use cloudy_node::admin::{GroupStatus, MemberEntry, NodeStatus};
 use miette::Report;
 
 use crate::admin_client::fetch;
 use crate::args::{OutputForm, StatusArgs};
+use crate::commands::version::formats;
 use crate::output::{EXIT_EQUAL, print};
 use crate::table::{Column, render};
 
@@ -38,8 +40,8 @@ fn text(status: &NodeStatus) -> String {
         status.node,
         status.address,
         shown(&status.version),
-        status.wire_version,
-        status.disk_format,
+        WireVersions { min: status.wire_version_min, max: status.wire_version },
+        formats(status.disk_format_min, status.disk_format),
         if status.ready { "ready" } else { "not ready" }
     );
     for reason in &status.reasons {
@@ -61,9 +63,10 @@ fn text(status: &NodeStatus) -> String {
 fn text_of(group: &GroupStatus) -> String {
     let view = group.view.as_ref().map_or("none yet".to_owned(), |view| view.id.to_string());
     let mut text = format!(
-        "\ngroup    {} ({})\n  view {view}, index {}, lag {}, {} own slots wait\n",
+        "\ngroup    {} ({})\n  view {view}, feature level {}, index {}, lag {}, {} own slots wait\n",
         shown(&group.name),
         group.id,
+        group.feature_level,
         group.index,
         group.lag,
         group.pending_slots

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cloudy_proto::wire::WIRE_VERSION;
 use cloudy_proto::{Durability, MemberStatus, NodeId, Origin, Phase, RingMember, Status, WaitCause};
 
 use super::ready;
@@ -17,7 +16,7 @@ use crate::endpoint::canonical;
 use crate::group::EndReason;
 use crate::group::shared::Shared;
 use crate::group::stats::{Dropped, Stats, ViewRecord};
-use crate::storage::DATA_FORMAT_VERSION;
+use crate::versions::{data_formats, wire_versions};
 
 /// What does not change while a node runs.
 #[derive(Clone, Debug)]
@@ -35,8 +34,10 @@ pub(super) fn node_status(about: &About, snapshot: Snapshot) -> NodeStatus {
         node: about.node.to_string(),
         address: about.address,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        wire_version: WIRE_VERSION,
-        disk_format: DATA_FORMAT_VERSION,
+        wire_version: wire_versions().max,
+        wire_version_min: wire_versions().min,
+        disk_format: *data_formats().end(),
+        disk_format_min: *data_formats().start(),
         at_ms: since_1970_ms(SystemTime::now()),
         uptime_ms: ms(about.started.elapsed()),
         ready: false,
@@ -125,6 +126,7 @@ fn group_status(shared: &Shared, status: &Status, peers: &[PeerStatus]) -> Group
         phase: phase(status.phase).to_owned(),
         durability: durability(status.durability).to_owned(),
         incarnation: copied.incarnation,
+        feature_level: status.level,
         view: view_status(status),
         views: copied.stats.views.iter().map(view_change).collect(),
         coordinator: status.coordinator.map(|node| node.to_string()),

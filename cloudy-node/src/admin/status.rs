@@ -35,10 +35,14 @@ pub struct NodeStatus {
     pub address: SocketAddr,
     /// The version of the library.
     pub version: String,
-    /// The version of the wire format.
+    /// The newest version of the wire format that the node speaks.
     pub wire_version: u16,
-    /// The version of the format of data directories.
+    /// The oldest one.
+    pub wire_version_min: u16,
+    /// The newest format of data directories that the node can use.
     pub disk_format: u64,
+    /// The oldest one.
+    pub disk_format_min: u64,
     /// The time of this status, by the node's clock.
     pub at_ms: u64,
     /// The time since the node started.
@@ -136,6 +140,8 @@ pub struct GroupStatus {
     pub durability: String,
     /// The incarnation of this process; zero until the group lists it.
     pub incarnation: u64,
+    /// The feature level of the group: a node that supports no level as high cannot take part.
+    pub feature_level: u16,
     /// The view in force; none before the first.
     pub view: Option<ViewStatus>,
     /// The views that this node saw, oldest first; at most 32.

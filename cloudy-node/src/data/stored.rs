@@ -18,6 +18,7 @@ const PART_BYTES: usize = 4 << 20;
 pub struct StoredNode {
     path: PathBuf,
     node: NodeId,
+    format: u64,
     /// There until this is dropped.
     store: Option<Store>,
 }
@@ -83,7 +84,12 @@ impl StoredNode {
     }
 
     pub(super) fn of(dir: ReadOnlyDir) -> Result<Self, DataError> {
-        Ok(Self { path: dir.path().to_owned(), node: dir.node_id(), store: Some(dir.open_store()?) })
+        Ok(Self {
+            path: dir.path().to_owned(),
+            node: dir.node_id(),
+            format: dir.format(),
+            store: Some(dir.open_store()?),
+        })
     }
 
     fn store(&self) -> &Store {
@@ -94,6 +100,12 @@ impl StoredNode {
     #[must_use]
     pub fn node_id(&self) -> NodeId {
         self.node
+    }
+
+    /// The data format of the directory.
+    #[must_use]
+    pub fn format(&self) -> u64 {
+        self.format
     }
 
     /// The groups from which a node would continue, ordered by id.

@@ -23,6 +23,7 @@ use crate::health::CloseReason;
 use crate::link::{GROUPS_MAX, Traffic, WRITERS_LINGER};
 use crate::link_error::{ConnectError, code};
 use crate::storage::GroupMeta;
+use crate::versions::wire_versions;
 
 /// A node that waits to join a group.
 pub(crate) struct Joining {
@@ -234,6 +235,7 @@ impl Driver {
             retain_bytes: config.retain_bytes,
             retain_disk_bytes: config.retain_disk_bytes,
             log_entries_max: LOG_ENTRIES_MAX,
+            level_max: wire_versions().max,
             rules: Rules::default(),
         }
     }

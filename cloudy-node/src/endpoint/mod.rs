@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudy_proto::NodeId;
-use cloudy_proto::wire::WIRE_VERSION;
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
@@ -340,7 +339,7 @@ pub fn open(
 /// # Errors
 /// The limits or the identity cannot be used.
 pub fn client_config(identity: &Identity, limits: &EndpointLimits) -> Result<ClientConfig, OpenError> {
-    let tls = QuicClientConfig::try_from(tls::client_config(identity, WIRE_VERSION)?)?;
+    let tls = QuicClientConfig::try_from(tls::client_config(identity)?)?;
     let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(transport_config(limits)?);
     Ok(config)
@@ -351,7 +350,7 @@ pub fn client_config(identity: &Identity, limits: &EndpointLimits) -> Result<Cli
 /// # Errors
 /// The limits or the identity cannot be used.
 pub fn server_config(identity: &Identity, limits: &EndpointLimits) -> Result<ServerConfig, OpenError> {
-    let tls = QuicServerConfig::try_from(tls::server_config(identity, WIRE_VERSION)?)?;
+    let tls = QuicServerConfig::try_from(tls::server_config(identity)?)?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     // A client keeps address tokens by server name, and all nodes have the same one: its tokens would go to the wrong
     // nodes. So none are issued.

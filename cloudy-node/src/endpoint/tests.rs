@@ -7,7 +7,6 @@ use super::*;
 use crate::cluster_key::ClusterKey;
 use crate::identity::SERVER_NAME;
 use crate::identity::chain::provider;
-use crate::tls::alpn;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -83,7 +82,7 @@ fn holders_of_one_key_connect_and_know_each_other() {
         assert_eq!(peer_id(&dialled).unwrap(), other.identity.node_id());
         assert_eq!(peer_id(&accepted).unwrap(), one.identity.node_id());
         let data = dialled.handshake_data().unwrap().downcast::<quinn::crypto::rustls::HandshakeData>().unwrap();
-        assert_eq!(data.protocol, Some(alpn(WIRE_VERSION)));
+        assert_eq!(data.protocol, Some(tls::ALPN.to_vec()));
         assert_eq!((other.admission.connections(), other.admission.handshakes()), (1, 0));
         drop(guard);
         assert_eq!(other.admission.connections(), 0);
@@ -124,7 +123,7 @@ fn the_dialled_side_checks_the_dialler() {
         let stranger = trusting().with_client_cert_resolver(Arc::new(resolver));
         let nobody = trusting().with_no_client_auth();
         for (mut config, expected) in [(stranger, LinkFailure::OtherClusterKey), (nobody, LinkFailure::NoCertificate)] {
-            config.alpn_protocols = vec![alpn(WIRE_VERSION)];
+            config.alpn_protocols = vec![tls::ALPN.to_vec()];
             let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
             let dial = async { fate(one.dial_with(config, &other).await).await };
             let (dialled, accepted) = tokio::join!(dial, other.accept());
@@ -134,16 +133,17 @@ fn the_dialled_side_checks_the_dialler() {
 }
 
 #[test]
-fn another_wire_version_is_refused_in_words_on_both_sides() {
+fn another_protocol_is_refused_in_words_on_both_sides() {
     run(async {
         let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(1), EndpointLimits::default()));
-        let later = tls::client_config(&one.identity, WIRE_VERSION + 1).unwrap();
-        let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(later).unwrap()));
+        let mut earlier = tls::client_config(&one.identity).unwrap();
+        earlier.alpn_protocols = vec![b"cloudy/6".to_vec()];
+        let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(earlier).unwrap()));
         let dial = async { fate(one.dial_with(config, &other).await).await };
         let (dialled, accepted) = tokio::join!(dial, other.accept());
         for failure in [dialled, refusal(accepted)] {
-            assert_eq!(failure, LinkFailure::OtherWireVersion);
-            assert!(failure.to_string().contains("another wire version"), "{failure}");
+            assert_eq!(failure, LinkFailure::OtherProtocol);
+            assert!(failure.to_string().contains("another protocol"), "{failure}");
         }
     });
 }

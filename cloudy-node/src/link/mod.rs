@@ -60,6 +60,8 @@ pub(crate) struct NewLink {
     pub(crate) peer: NodeId,
     /// The process number of the peer's process.
     pub(crate) process: u64,
+    /// The highest wire version that both nodes speak.
+    pub(crate) version: u16,
     pub(crate) connection: Connection,
     /// The address that was dialled; none if the peer dialled.
     pub(crate) dialled: Option<SocketAddr>,
@@ -298,13 +300,14 @@ impl Links {
                 return Err(failed(failure));
             }
         };
-        let process = hello.process;
+        let (process, version) = (hello.process, hello.version);
         if peer == self.me {
             return Err(self.met_itself(&connection, process, dialled.is_some()).await);
         }
         let addresses = recv::reachable_at(address, hello.addresses);
         let dialled = dialled.map(|dialled| dialled.address);
-        let link = NewLink { id, peer, process, connection: connection.clone(), dialled, addresses, node_stream };
+        let link =
+            NewLink { id, peer, process, version, connection: connection.clone(), dialled, addresses, node_stream };
         if self.mail.send(LinkMail::Up(link)).await.is_err() {
             return Ok(());
         }
@@ -313,7 +316,8 @@ impl Links {
         }
         let (mail, repeats, health) = (self.mail.clone(), self.repeats.clone(), self.health.clone());
         let held = held::Held::new(self.limits.connection_receive_window_bytes);
-        let reader = recv::Reader { peer, link: id, connection: connection.clone(), mail, repeats, held, health };
+        let reader =
+            recv::Reader { peer, version, link: id, connection: connection.clone(), mail, repeats, held, health };
         self.health.spawn("link reader", async move {
             let failure = reader.run(hello.stream).await;
             // The driver is gone only if the node shuts down.

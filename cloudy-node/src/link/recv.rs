@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cloudy_proto::limits::ADDRESSES_MAX;
 use cloudy_proto::wire::{
     ControlDecoder, FrameError, HeaderDecoder, HeaderError, LaneDecoder, NodeDecoder, NodeFrame, Stream, StreamHeader,
-    TallyDecoder,
+    TallyDecoder, WIRE_VERSION,
 };
 use cloudy_proto::{Admission, Frame, NodeId};
 use quinn::{Connection, ConnectionError, RecvStream};
@@ -23,6 +23,7 @@ use crate::link::held::{CONTROL_FRAMES_MAX, Held, HeldStream, TooMuch};
 use crate::link::send::close_words;
 use crate::link_error::{LinkFailure, Words, code};
 use crate::repeats::{Repeats, Source};
+use crate::versions::wire_versions;
 
 /// The log text for a peer whose streams cannot be read.
 const UNREADABLE: &str = "link closed: the peer sends malformed data";
@@ -72,6 +73,8 @@ impl From<quinn::ReadError> for ReadError {
 pub(super) struct Hello {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) process: u64,
+    /// The highest wire version that both nodes speak.
+    pub(super) version: u16,
     pub(super) stream: NodeStream,
 }
 
@@ -89,6 +92,11 @@ pub(super) async fn read_hello(connection: &Connection) -> Result<Hello, LinkFai
         Err(error) => match (connection.close_reason(), error) {
             (Some(reason), _) => Err(reason.into()),
             (None, ReadError::Ended) => Err(LinkFailure::from(connection.closed().await)),
+            (None, ReadError::Header(error @ HeaderError::Version { .. })) => {
+                let words = error.to_string();
+                connection.close(code::OTHER_VERSION.into(), close_words(&words));
+                Err(LinkFailure::OtherWireVersion { detail: Words::new(words.as_bytes()) })
+            }
             (None, error) => {
                 let words = error.to_string();
                 connection.close(code::BREACH.into(), close_words(&words));
@@ -105,6 +113,8 @@ async fn find_hello(connection: &Connection) -> Result<Hello, ReadError> {
     if header.stream != Stream::Node {
         return Err(ReadError::NotHello);
     }
+    // The header was accepted, so there is one.
+    let version = wire_versions().common(header.versions).unwrap_or(WIRE_VERSION);
     let mut decoder = NodeDecoder::default();
     loop {
         let mut view: &[u8] = &rest;
@@ -112,7 +122,7 @@ async fn find_hello(connection: &Connection) -> Result<Hello, ReadError> {
         rest = rest.slice(rest.len() - view.len()..);
         match frame {
             Some(NodeFrame::Hello { addresses, process, advertised: _ }) => {
-                return Ok(Hello { addresses, process, stream: NodeStream { stream, decoder, rest } });
+                return Ok(Hello { addresses, process, version, stream: NodeStream { stream, decoder, rest } });
             }
             Some(_) => return Err(ReadError::NotHello),
             None => rest = read_chunk(&mut stream).await?.ok_or(ReadError::NotHello)?,
@@ -141,7 +151,7 @@ async fn read_chunk(stream: &mut RecvStream) -> Result<Option<Bytes>, ReadError>
 /// Reads a stream's header, and the first bytes of its frames that arrived with it.
 async fn read_header(stream: &mut RecvStream) -> Result<(StreamHeader, Bytes), ReadError> {
     let read = async {
-        let mut decoder = HeaderDecoder::default();
+        let mut decoder = HeaderDecoder::new(wire_versions());
         loop {
             let chunk = read_chunk(stream).await?.ok_or(ReadError::NoHeader)?;
             let mut view: &[u8] = &chunk;
@@ -157,6 +167,8 @@ async fn read_header(stream: &mut RecvStream) -> Result<(StreamHeader, Bytes), R
 #[derive(Clone)]
 pub(super) struct Reader {
     pub(super) peer: NodeId,
+    /// The wire version of the link.
+    pub(super) version: u16,
     pub(super) link: u64,
     pub(super) connection: Connection,
     pub(super) mail: mpsc::Sender<LinkMail>,
@@ -251,7 +263,7 @@ impl Reader {
         let decoder = match header.stream {
             Stream::Node => return Err(ReadError::NotHello),
             Stream::Control | Stream::Result => Decoder::Control(ControlDecoder::default()),
-            Stream::Tally { .. } => Decoder::Tally(TallyDecoder::default()),
+            Stream::Tally { .. } => Decoder::Tally(TallyDecoder::of_version(self.version)),
             Stream::Lane { .. } => Decoder::Lane(LaneDecoder::default()),
         };
         if !held.is_single(&header) {

@@ -104,7 +104,7 @@ impl Requests {
 
 #[cfg(test)]
 mod tests {
-    use cloudy_proto::wire::{Fetch, Stream, WIRE_VERSION};
+    use cloudy_proto::wire::{Fetch, Stream, WireVersions};
     use cloudy_proto::{Incarnation, Index};
 
     use super::*;
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_request_waits_while_answers_do_and_a_later_one_takes_its_place() {
         let header = |group: u8| StreamHeader {
-            version: WIRE_VERSION,
+            versions: WireVersions::CURRENT,
             group: GroupId([group; 16]),
             incarnation: Incarnation(0),
             stream: Stream::Control,

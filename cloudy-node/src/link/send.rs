@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use cloudy_proto::limits::REASON_BYTES_MAX;
-use cloudy_proto::wire::{NodeFrame, Stream, StreamHeader, WIRE_VERSION, encode_header, encode_node};
+use cloudy_proto::wire::{NodeFrame, Stream, StreamHeader, encode_header, encode_node};
 use cloudy_proto::{Frame, GroupId, Incarnation, NodeId, Time, ViewId};
 use quinn::{Connection, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
@@ -22,6 +22,7 @@ use crate::link::writer::Writer;
 use crate::link::{GROUPS_MAX, NewLink};
 use crate::link_error::{LinkFailure, code};
 use crate::repeats::{Repeats, Source};
+use crate::versions::wire_versions;
 
 /// Maximum of frames that wait for the node stream: a request and an answer for each group, and all lists of revoked
 /// nodes twice.
@@ -56,7 +57,7 @@ impl NodeWriter {
     ) -> Result<Self, LinkFailure> {
         let mut stream = connection.open_uni().await?;
         let header = StreamHeader {
-            version: WIRE_VERSION,
+            versions: wire_versions(),
             group: GroupId([0; 16]),
             incarnation: Incarnation(0),
             stream: Stream::Node,
@@ -79,6 +80,8 @@ pub(crate) struct Link {
     pub(crate) peer: NodeId,
     /// The process number of the peer's process.
     pub(crate) process: u64,
+    /// The highest wire version that both nodes speak.
+    version: u16,
     pub(crate) connection: Connection,
     /// Whether this node dialled.
     pub(crate) dialled: bool,
@@ -138,6 +141,7 @@ impl Link {
             id: new.id,
             peer: new.peer,
             process: new.process,
+            version: new.version,
             dialled: new.dialled.is_some(),
             connection: new.connection,
             addresses: new.addresses,
@@ -189,9 +193,9 @@ impl Link {
             return false;
         }
         let writer = self.writers.entry((group, stream)).or_insert_with(|| {
-            let header = StreamHeader { version: WIRE_VERSION, group, incarnation, stream };
+            let header = StreamHeader { versions: wire_versions(), group, incarnation, stream };
             let alive = (self.alive.clone(), Arc::clone(&self.counted));
-            Writer::open(&self.connection, header, alive, (&self.requests.backlog, &self.health))
+            Writer::open(&self.connection, (header, self.version), alive, (&self.requests.backlog, &self.health))
         });
         let first = self.collected.is_empty();
         if writer.is_empty() {

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
 use cloudy_proto::Frame;
-use cloudy_proto::wire::{Stream, StreamHeader, encode_control, encode_header, encode_lane, encode_tally};
+use cloudy_proto::wire::{Stream, StreamHeader, encode_control, encode_header, encode_lane, encode_tally_in};
 use quinn::{Connection, SendStream, WriteError};
 use tokio::sync::mpsc;
 
@@ -25,6 +25,8 @@ const COPY_BYTES_MAX: usize = 1 << 10;
 /// The frames for one stream in this turn. They are written to the stream itself, or passed to its task while it is not
 /// open or has no capacity.
 pub(super) struct Writer {
+    /// The wire version of the link.
+    version: u16,
     head: BytesMut,
     chunks: Vec<Bytes>,
     /// Bytes of both parts.
@@ -70,7 +72,7 @@ impl Shared {
 impl Writer {
     pub(super) fn open(
         connection: &Connection,
-        header: StreamHeader,
+        (header, version): (StreamHeader, u16),
         alive: (mpsc::Sender<()>, Arc<()>),
         (backlog, health): (&Arc<Backlog>, &Health),
     ) -> Self {
@@ -96,7 +98,7 @@ impl Writer {
             let _ = write(stream, encode_header(&header), queued, &of_task).await;
             drop(alive);
         });
-        Self { head: BytesMut::new(), chunks: Vec::new(), collected: 0, bytes_max, queue, shared, backlog }
+        Self { version, head: BytesMut::new(), chunks: Vec::new(), collected: 0, bytes_max, queue, shared, backlog }
     }
 
     /// Whether nothing was collected in this turn.
@@ -109,7 +111,7 @@ impl Writer {
         let before = self.head.len();
         let mut body_bytes = 0;
         match frame {
-            Frame::Tally(frame) => encode_tally(frame, &mut self.head),
+            Frame::Tally(frame) => encode_tally_in(self.version, frame, &mut self.head),
             Frame::Control(frame) => encode_control(frame, &mut self.head),
             Frame::Lane(frame) => {
                 if let Some(body) = encode_lane(frame, &mut self.head) {

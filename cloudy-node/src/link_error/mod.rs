@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cloudy_proto::harmless;
-use cloudy_proto::wire::WIRE_VERSION;
 use quinn::{ConnectionError, TransportErrorCode};
 use thiserror::Error;
 
@@ -38,6 +37,8 @@ pub(crate) mod code {
     pub(crate) const PEER_IS_SECOND: u32 = 10;
     /// A part of the node failed because of a defect.
     pub(crate) const FAILED: u32 = 11;
+    /// The nodes have no wire version in common.
+    pub(crate) const OTHER_VERSION: u32 = 12;
 }
 
 /// The reason for which a link was not established, or was closed. The text fits both sides.
@@ -71,11 +72,15 @@ pub enum LinkFailure {
         /// The text of the side that refused.
         detail: Words,
     },
-    /// The wire versions differ.
-    #[error(
-        "refused: the other node speaks another wire version than {WIRE_VERSION}; run the same version of cloudy on both"
-    )]
-    OtherWireVersion,
+    /// The sides speak different protocols in TLS.
+    #[error("refused: the other side speaks another protocol; is it a cloudy node, and newer than release 0.2?")]
+    OtherProtocol,
+    /// The nodes have no wire version in common.
+    #[error("refused: {detail}")]
+    OtherWireVersion {
+        /// The versions of both, as the node that refused names them.
+        detail: Words,
+    },
     /// The sides have no QUIC version in common.
     #[error("refused: the other side speaks another version of QUIC; is it a cloudy node?")]
     OtherQuicVersion,
@@ -176,7 +181,7 @@ impl LinkFailure {
         match alert {
             Some(alert::UNKNOWN_CA) => Self::OtherClusterKey,
             Some(alert::CERTIFICATE_REQUIRED) => Self::NoCertificate,
-            Some(alert::NO_APPLICATION_PROTOCOL) => Self::OtherWireVersion,
+            Some(alert::NO_APPLICATION_PROTOCOL) => Self::OtherProtocol,
             Some(alert::PROTOCOL_VERSION) => Self::OtherQuicVersion,
             Some(alert::BAD_CERTIFICATE..=alert::CERTIFICATE_UNKNOWN | alert::ACCESS_DENIED | alert::DECRYPT_ERROR) => {
                 Self::Certificate { detail: Words::new(reason) }
@@ -206,7 +211,8 @@ impl LinkFailure {
                 | Self::RevokedHere
                 | Self::RevokedThere
                 | Self::Certificate { .. }
-                | Self::OtherWireVersion
+                | Self::OtherProtocol
+                | Self::OtherWireVersion { .. }
                 | Self::OtherQuicVersion
         )
     }
@@ -220,6 +226,9 @@ impl From<ConnectionError> for LinkFailure {
             ConnectionError::ConnectionClosed(close) => Self::of_transport(close.error_code, &close.reason),
             ConnectionError::ApplicationClosed(close) if close.error_code == code::REVOKED.into() => Self::RevokedHere,
             ConnectionError::ApplicationClosed(close) if close.error_code == code::FULL.into() => Self::Full,
+            ConnectionError::ApplicationClosed(close) if close.error_code == code::OTHER_VERSION.into() => {
+                Self::OtherWireVersion { detail: Words::new(&close.reason) }
+            }
             ConnectionError::ApplicationClosed(close) => {
                 Self::ClosedByPeer { code: close.error_code.into_inner(), reason: Words::new(&close.reason) }
             }

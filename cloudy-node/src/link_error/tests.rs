@@ -10,7 +10,7 @@ fn alerted(alert: u8, reason: &str) -> LinkFailure {
 fn alerts_become_words() {
     assert_eq!(alerted(48, "x"), LinkFailure::OtherClusterKey);
     assert_eq!(alerted(116, ""), LinkFailure::NoCertificate);
-    assert_eq!(alerted(120, ""), LinkFailure::OtherWireVersion);
+    assert_eq!(alerted(120, ""), LinkFailure::OtherProtocol);
     assert_eq!(alerted(70, ""), LinkFailure::OtherQuicVersion);
     for alert in [42, 43, 44, 45, 46, 49, 51] {
         assert_eq!(alerted(alert, "expired"), LinkFailure::Certificate { detail: Words("expired".to_owned()) });

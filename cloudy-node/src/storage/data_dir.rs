@@ -8,17 +8,16 @@ use std::sync::Arc;
 use cloudy_proto::NodeId;
 use redb::backends::FileBackend;
 
-use super::data_files::{self, Format, io_error, open_regular, owner_only, sync_directory, write_small};
+use super::data_files::{self, FORMAT_FILE, Format, io_error, open_regular, owner_only, sync_directory, write_small};
 use super::error::{DataDirError, OpenStoreError, StoreError, open_error};
 use super::node_key_file;
 use super::store::{Store, create_database, open_database};
-use super::writer::Completion;
+use super::writer::{Completion, Directory};
 use crate::cluster_key::ClusterKey;
 use crate::files;
 use crate::identity::{Identity, IdentityError, NodeKey};
+use crate::versions::data_formats;
 
-/// The file that identifies the directory.
-pub(crate) const FORMAT_FILE: &str = "FORMAT";
 /// An empty file, locked while a process uses the directory.
 pub(crate) const LOCK_FILE: &str = "LOCK";
 /// The node's private key.
@@ -133,6 +132,15 @@ impl DataDir {
         Ok(backup)
     }
 
+    /// What a store needs to know of its directory.
+    fn directory(&self) -> Option<Directory> {
+        Some(Directory {
+            _lock: self.lock.clone(),
+            #[cfg(feature = "next-version")]
+            path: self.path.clone(),
+        })
+    }
+
     /// The node's identity in the cluster of `key`: the same at each start, and the same id under another key.
     ///
     /// # Errors
@@ -171,7 +179,7 @@ impl DataDir {
             })?;
             let file = file.ok_or_else(|| not_a_store("it is no regular file"))?;
             let backend = FileBackend::new(file).map_err(|error| open_error(error.into()))?;
-            Store::start(open_database(backend)?, Some(self.lock.clone()), on_completion, guard)
+            Store::start(open_database(backend)?, self.directory(), on_completion, guard)
         };
         opened().map_err(|source| DataDirError::Database { path: path.clone(), source })
     }
@@ -194,8 +202,8 @@ pub(super) fn look(path: &Path) -> Result<Found, DataDirError> {
         let name = entry.map_err(io_error("read", path))?.file_name();
         if name == FORMAT_FILE {
             return Ok(match Format::load(path, &format_file)? {
-                Format::Unfinished => Found::Unfinished,
-                Format::Finished => Found::Finished,
+                (_, Format::Unfinished) => Found::Unfinished,
+                (_, Format::Finished) => Found::Finished,
             });
         }
         // Files that exist before FORMAT does, if the creation was interrupted at once.
@@ -225,11 +233,12 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
 /// Creates the files of an empty or unfinished directory, which this process has locked.
 fn make(path: &Path) -> Result<(), DataDirError> {
     let format_file = path.join(FORMAT_FILE);
-    write_small(path, &format_file, Format::Unfinished.text().as_bytes())?;
+    let format = *data_formats().start();
+    write_small(path, &format_file, Format::Unfinished.text(format).as_bytes())?;
     node_key_file::store(path, &path.join(NODE_KEY_FILE), &NodeKey::generate()?)?;
     make_database(&path.join(DATABASE_FILE))?;
     sync_directory(path)?;
-    write_small(path, &format_file, Format::Finished.text().as_bytes())
+    write_small(path, &format_file, Format::Finished.text(format).as_bytes())
 }
 
 fn make_database(path: &Path) -> Result<(), DataDirError> {

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::DATA_FORMAT_VERSION;
 use super::error::DataDirError;
 use crate::files;
+use crate::versions::data_formats;
 
 const SMALL_FILE_BYTES_MAX: usize = 1 << 10;
+/// The file that identifies a data directory.
+pub(crate) const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_TITLE: &str = "cloudy data directory";
 const FORMAT_UNFINISHED: &str = "unfinished: nothing has been stored in it";
 
@@ -24,19 +26,25 @@ pub(super) enum Format {
 }
 
 impl Format {
-    pub(super) fn text(self) -> String {
+    /// The text for a directory of a format.
+    pub(super) fn text(self, version: u64) -> String {
         let unfinished = match self {
             Self::Unfinished => format!("{FORMAT_UNFINISHED}\n"),
             Self::Finished => String::new(),
         };
-        format!("{FORMAT_TITLE}\nformat {DATA_FORMAT_VERSION}\n{unfinished}")
+        format!("{FORMAT_TITLE}\nformat {version}\n{unfinished}")
     }
 
-    pub(super) fn load(directory: &Path, file: &Path) -> Result<Self, DataDirError> {
+    /// The format of a directory, and the state.
+    pub(super) fn load(directory: &Path, file: &Path) -> Result<(u64, Self), DataDirError> {
         let damaged = || DataDirError::FormatDamaged { path: file.to_owned() };
         let bytes = read_small(file)?.ok_or_else(damaged)?;
         let text = core::str::from_utf8(&bytes).map_err(|_| damaged())?;
-        if let Some(known) = [Self::Finished, Self::Unfinished].into_iter().find(|format| format.text() == text) {
+        let of = |version| {
+            let known = [Self::Finished, Self::Unfinished].into_iter().find(|format| format.text(version) == text)?;
+            Some((version, known))
+        };
+        if let Some(known) = data_formats().find_map(of) {
             return Ok(known);
         }
         // Other versions may add lines after the first two.
@@ -44,7 +52,7 @@ impl Format {
         let title = lines.next();
         let version = lines.next().and_then(|line| line.strip_prefix("format ")).and_then(|digits| digits.parse().ok());
         match version {
-            Some(found) if title == Some(FORMAT_TITLE) && found != DATA_FORMAT_VERSION => {
+            Some(found) if title == Some(FORMAT_TITLE) && !data_formats().contains(&found) => {
                 Err(DataDirError::OtherFormat { path: directory.to_owned(), found })
             }
             _ => Err(damaged()),
@@ -125,4 +133,10 @@ pub(super) fn make_directory(path: &Path) -> Result<(), DataDirError> {
 /// Syncs the names in a directory, if its file system can.
 pub(super) fn sync_directory(path: &Path) -> Result<(), DataDirError> {
     files::SYSTEM.sync_names(path).map_err(io_error("sync", path))
+}
+
+/// Replaces the format of a directory in use.
+#[cfg(feature = "next-version")]
+pub(super) fn raise_format(path: &Path, format: u64) -> Result<(), DataDirError> {
+    write_small(path, &path.join(FORMAT_FILE), Format::Finished.text(format).as_bytes())
 }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use cloudy_proto::{GroupId, StoredError};
 use thiserror::Error;
 
-use super::DATA_FORMAT_VERSION;
 use super::op::{KEY_BYTES_MAX, STORE_BACKLOG_BYTES_MAX, Table, VALUE_BYTES_MAX};
+use crate::versions::data_formats;
 
 /// The reason for which a store does not accept a submission. Nothing of it was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -183,10 +183,10 @@ pub enum DataDirError {
         /// One entry of it.
         entry: String,
     },
-    /// Another version of the program wrote it.
+    /// It has a format that this program does not know.
     #[error(
-        "{} was written in format {found}, and this program knows format {DATA_FORMAT_VERSION}: use the version of cloudy that wrote it, or name a new directory and let the node join again",
-        path.display()
+        "{} has data format {found}, and this program knows {}: use the version of cloudy that wrote it, or name a new directory and let the node join again",
+        path.display(), known_formats()
     )]
     OtherFormat {
         /// The directory.
@@ -333,4 +333,10 @@ fn damage(error: &redb::Error) -> Option<StoreError> {
         _ => false,
     };
     damaged.then(|| StoreError::DatabaseDamaged { cause: error.to_string() })
+}
+
+/// The formats that this program knows, in words.
+fn known_formats() -> String {
+    let (oldest, newest) = data_formats().into_inner();
+    if oldest == newest { format!("format {newest}") } else { format!("formats {oldest} to {newest}") }
 }

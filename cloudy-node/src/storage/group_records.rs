@@ -39,6 +39,9 @@ const SNAPSHOT_KEY: &[u8] = b"snapshot";
 const BEGIN_KEY: &[u8] = b"begin";
 const COMPLETE_KEY: &[u8] = b"complete";
 const WEDGED_KEY: &[u8] = b"wedged";
+/// The record kind of the next version.
+#[cfg(feature = "next-version")]
+pub(super) const NEXT_KEY: &[u8] = b"next";
 /// Committed entries of the control log.
 const COMMITTED: u8 = 0;
 /// The log of a voter.
@@ -161,6 +164,8 @@ impl Recorder {
                 ops.push(put(Table::Meta, COMPLETE_KEY.to_vec(), value.freeze()));
             }
             Record::Wedged { view } => ops.push(put(Table::Meta, WEDGED_KEY.to_vec(), encoded(&view))),
+            #[cfg(feature = "next-version")]
+            Record::Next => ops.push(put(Table::Meta, NEXT_KEY.to_vec(), Bytes::new())),
         }
     }
 }
@@ -212,6 +217,8 @@ pub(super) fn decode(table: Table, key: &[u8], value: Bytes) -> Option<Record> {
         }
         Table::Meta if key == SNAPSHOT_KEY => postcard::from_bytes(&value).ok().map(Record::Snapshot),
         Table::Meta if key == WEDGED_KEY => postcard::from_bytes(&value).ok().map(|view| Record::Wedged { view }),
+        #[cfg(feature = "next-version")]
+        Table::Meta if key == NEXT_KEY => value.is_empty().then_some(Record::Next),
         Table::Meta if key == BEGIN_KEY => postcard::from_bytes(&value).ok().map(Record::Begin),
         Table::Meta => decode_complete(key, value),
         Table::Log => decode_log(key, value),

@@ -58,8 +58,5 @@ pub(crate) use store::Store;
 pub use verify::Damage;
 pub(crate) use writer::Completion;
 
-/// The version of everything in a data directory.
-pub const DATA_FORMAT_VERSION: u64 = 6;
-
 #[cfg(test)]
 mod tests;

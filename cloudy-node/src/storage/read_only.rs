@@ -8,12 +8,13 @@ use std::sync::Arc;
 use cloudy_proto::NodeId;
 
 use super::data_dir::{DATABASE_FILE, Found, LOCK_FILE, NODE_KEY_FILE, look};
-use super::data_files::{io_error, open_regular};
+use super::data_files::{FORMAT_FILE, Format, io_error, open_regular};
 use super::error::{DataDirError, OpenStoreError, StoreError, open_error};
 use super::node_key_file;
 use super::overlay::Overlay;
 use super::store::{Store, open_database};
 use super::verify::{Verified, verify};
+use super::writer::Directory;
 use crate::files;
 
 /// A data directory of which this process only reads. It is locked meanwhile, so no node starts on it.
@@ -21,6 +22,7 @@ use crate::files;
 pub(crate) struct ReadOnlyDir {
     path: PathBuf,
     node_id: NodeId,
+    format: u64,
     /// None if the file is missing: then no process uses the directory.
     lock: Option<Arc<File>>,
 }
@@ -39,7 +41,8 @@ impl ReadOnlyDir {
         }
         let lock = lock(path)?;
         let node_id = node_key_file::load_as(&path.join(NODE_KEY_FILE), true)?.node_id();
-        Ok(Self { path: path.to_owned(), node_id, lock })
+        let (format, _) = Format::load(path, &path.join(FORMAT_FILE))?;
+        Ok(Self { path: path.to_owned(), node_id, format, lock })
     }
 
     /// Checks the directory and the rights to it, without its lock.
@@ -66,6 +69,11 @@ impl ReadOnlyDir {
         self.node_id
     }
 
+    /// The format of the directory.
+    pub(crate) fn format(&self) -> u64 {
+        self.format
+    }
+
     fn database_file(&self) -> Result<File, OpenStoreError> {
         let not_a_store = |cause: &str| OpenStoreError::NotAStore { cause: cause.to_owned() };
         let opened = files::open_regular(&self.path.join(DATABASE_FILE), File::options().read(true));
@@ -87,7 +95,12 @@ impl ReadOnlyDir {
     pub(crate) fn open_store(&self) -> Result<Store, DataDirError> {
         let opened = || {
             let overlay = Overlay::on(self.database_file()?, false).map_err(|error| open_error(error.into()))?;
-            Store::start(open_database(overlay)?, self.lock.clone(), |_| {}, |write| write())
+            let directory = self.lock.clone().map(|lock| Directory {
+                _lock: lock,
+                #[cfg(feature = "next-version")]
+                path: self.path.clone(),
+            });
+            Store::start(open_database(overlay)?, directory, |_| {}, |write| write())
         };
         opened().map_err(|source| self.of_database(source))
     }

@@ -2,7 +2,6 @@
 
 use core::fmt;
 use core::ops::{Bound, RangeBounds};
-use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
@@ -14,7 +13,7 @@ use super::forgotten::{self, is_forgotten};
 use super::op::{KEY_BYTES_MAX, Op, Record, STORE_BACKLOG_BYTES_MAX, Submission, Table, VALUE_BYTES_MAX};
 use super::packs::{self, GONE, PACKS};
 use super::record::{self, RECORDS};
-use super::writer::{self, Completion, Queue, Shared, Stop};
+use super::writer::{self, Completion, Directory, Queue, Shared, Stop};
 
 /// Memory for records that are read or written.
 pub const STORE_CACHE_BYTES: usize = 64 << 20;
@@ -57,16 +56,12 @@ impl Store {
 
     pub(super) fn start(
         database: Database,
-        directory_lock: Option<Arc<File>>,
+        directory: Option<Directory>,
         mut on_completion: impl FnMut(Completion) + Send + 'static,
         guard: impl FnOnce(&mut dyn FnMut()) + Send + 'static,
     ) -> Result<Self, OpenStoreError> {
-        let shared = Arc::new(Shared {
-            database,
-            queue: Mutex::new(Queue::default()),
-            wake: Condvar::new(),
-            _directory_lock: directory_lock,
-        });
+        let shared =
+            Arc::new(Shared { database, queue: Mutex::new(Queue::default()), wake: Condvar::new(), directory });
         let thread = std::thread::Builder::new().name("cloudy-store".to_owned()).spawn({
             let shared = shared.clone();
             move || guard(&mut || writer::run(&shared, &mut on_completion))

@@ -47,12 +47,21 @@ pub(super) struct Queue {
     pub(super) syncs: crate::histogram::Histogram,
 }
 
+/// The directory of a database.
+pub(super) struct Directory {
+    /// Held while the database is open.
+    pub(super) _lock: Arc<File>,
+    #[cfg(feature = "next-version")]
+    pub(super) path: std::path::PathBuf,
+}
+
 /// The data that the store shares with its thread. The lock of the directory outlives the database.
 pub(super) struct Shared {
     pub(super) database: Database,
     pub(super) queue: Mutex<Queue>,
     pub(super) wake: Condvar,
-    pub(super) _directory_lock: Option<Arc<File>>,
+    #[cfg_attr(not(feature = "next-version"), expect(dead_code, reason = "it holds the lock of the directory"))]
+    pub(super) directory: Option<Directory>,
 }
 
 impl Shared {
@@ -72,6 +81,20 @@ impl Shared {
                 None => queue = self.wake.wait(queue).expect("nothing panics while the queue is locked"),
             }
         }
+    }
+}
+
+#[cfg(feature = "next-version")]
+impl Shared {
+    /// Raises the directory's format before the first record of a newer one is stored: from then on an older program
+    /// refuses the directory.
+    fn raise_format(&self, batch: &[Submission]) -> Result<(), redb::Error> {
+        let is_newer = |op: &Op| matches!(op, Op::Put { key, .. } if key == super::group_records::NEXT_KEY);
+        let has_newer = batch.iter().any(|submission| submission.ops.iter().any(is_newer));
+        let Some(directory) = self.directory.as_ref().filter(|_| has_newer) else { return Ok(()) };
+        let newest = *crate::versions::data_formats().end();
+        let raised = super::data_files::raise_format(&directory.path, newest);
+        raised.map_err(|error| redb::Error::Io(std::io::Error::other(error)))
     }
 }
 
@@ -99,7 +122,12 @@ pub(super) fn run(shared: &Shared, mut on_completion: impl FnMut(Completion)) {
         let begun = std::time::Instant::now();
         let result = match &failed {
             Some(error) => Err(error.clone()),
-            None => guarded(|| write(&shared.database, &batch, &mut forgotten)).map_err(write_error),
+            None => guarded(|| {
+                #[cfg(feature = "next-version")]
+                shared.raise_format(&batch)?;
+                write(&shared.database, &batch, &mut forgotten)
+            })
+            .map_err(write_error),
         };
         let cost_bytes: usize = batch.iter().map(|submission| submission.cost_bytes).sum();
         let mut covered: BTreeMap<GroupId, u64> = BTreeMap::new();

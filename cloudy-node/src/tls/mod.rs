@@ -23,18 +23,16 @@ pub enum TlsError {
     Setup(rustls::Error),
 }
 
-/// The protocol's name in the handshake (ALPN, RFC 7301) for a wire version: two nodes communicate only if theirs are
-/// equal.
-pub(crate) fn alpn(wire_version: u16) -> Vec<u8> {
-    format!("cloudy/{wire_version}").into_bytes()
-}
+/// The protocol's name in the handshake (ALPN, RFC 7301), the same for all wire versions: the nodes agree on a version
+/// by the headers of their streams.
+pub(crate) const ALPN: &[u8] = b"cloudy";
 
 /// The configuration of the side that is dialled: only TLS 1.3; the other side must present a certificate, which is
 /// checked against the identity's roots; no resumption, no early data.
 ///
 /// # Errors
 /// The identity's roots cannot be used.
-pub(crate) fn server_config(identity: &Identity, wire_version: u16) -> Result<rustls::ServerConfig, TlsError> {
+pub(crate) fn server_config(identity: &Identity) -> Result<rustls::ServerConfig, TlsError> {
     let provider = provider();
     let verifier = identity.roots().client_verifier(&provider).map_err(TlsError::Roots)?;
     let mut config = rustls::ServerConfig::builder_with_details(provider, Arc::new(Clock))
@@ -42,7 +40,7 @@ pub(crate) fn server_config(identity: &Identity, wire_version: u16) -> Result<ru
         .map_err(TlsError::Setup)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
-    config.alpn_protocols = vec![alpn(wire_version)];
+    config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -54,7 +52,7 @@ pub(crate) fn server_config(identity: &Identity, wire_version: u16) -> Result<ru
 ///
 /// # Errors
 /// TLS 1.3 is not available.
-pub fn client_config(identity: &Identity, wire_version: u16) -> Result<rustls::ClientConfig, TlsError> {
+pub fn client_config(identity: &Identity) -> Result<rustls::ClientConfig, TlsError> {
     let provider = provider();
     let verifier = identity.roots().server_verifier(&provider).map_err(TlsError::Roots)?;
     let mut config = rustls::ClientConfig::builder_with_details(provider, Arc::new(Clock))
@@ -63,7 +61,7 @@ pub fn client_config(identity: &Identity, wire_version: u16) -> Result<rustls::C
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
-    config.alpn_protocols = vec![alpn(wire_version)];
+    config.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would skip the check of the certificate.
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;

@@ -6,9 +6,9 @@ use crate::cluster_key::ClusterKey;
 #[test]
 fn configurations_allow_tls_1_3_only_and_no_resumption() {
     let identity = Identity::generate(&ClusterKey::generate().unwrap()).unwrap();
-    let server = server_config(&identity, 7).unwrap();
-    let client = client_config(&identity, 7).unwrap();
-    assert_eq!(server.alpn_protocols, [b"cloudy/7".to_vec()]);
+    let server = server_config(&identity).unwrap();
+    let client = client_config(&identity).unwrap();
+    assert_eq!(server.alpn_protocols, [b"cloudy".to_vec()]);
     assert_eq!(client.alpn_protocols, server.alpn_protocols);
     assert_eq!((server.send_tls13_tickets, server.max_early_data_size), (0, 0));
     assert!(!server.session_storage.can_cache());

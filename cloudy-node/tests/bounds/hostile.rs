@@ -9,8 +9,8 @@ use cloudy_node::SERVER_NAME;
 use cloudy_node::internals::{self, EndpointSocket};
 use cloudy_node::{ClusterKey, GroupId, Identity, Incarnation, NodeId, Rank, ViewId};
 use cloudy_proto::wire::{
-    ControlDecoder, ControlFrame, HeaderDecoder, NodeFrame, Stream, StreamHeader, WIRE_VERSION, decode_command,
-    encode_control, encode_header, encode_node,
+    ControlDecoder, ControlFrame, HeaderDecoder, NodeFrame, Stream, StreamHeader, WIRE_VERSION, WireVersions,
+    decode_command, encode_control, encode_header, encode_node,
 };
 use cloudy_proto::{Command, ConsensusId, InstallView, LogIndex};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
@@ -82,7 +82,7 @@ pub(crate) async fn hello(connection: &Connection) -> SendStream {
 }
 
 pub(crate) fn header(group: GroupId, incarnation: Incarnation, stream: Stream) -> Bytes {
-    encode_header(&StreamHeader { version: WIRE_VERSION, group, incarnation, stream })
+    encode_header(&StreamHeader { versions: WireVersions::CURRENT, group, incarnation, stream })
 }
 
 pub(crate) fn control(frame: &ControlFrame) -> BytesMut {
@@ -184,7 +184,10 @@ async fn answer(connection: &Connection, mut own: BytesMut, stream: &mut RecvStr
             match frame {
                 ControlFrame::Invite { .. } => {
                     encode_control(&ControlFrame::Accept { run: 1 }, &mut own);
-                    encode_control(&ControlFrame::Follow { next: LogIndex(1), voter: ConsensusId(0) }, &mut own);
+                    encode_control(
+                        &ControlFrame::Follow { next: LogIndex(1), voter: ConsensusId(0), level: WIRE_VERSION },
+                        &mut own,
+                    );
                     drop(open(connection, &own).await);
                 }
                 ControlFrame::Log { entries, .. } => {

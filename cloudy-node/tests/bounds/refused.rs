@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use cloudy_node::EndpointLimits;
 use cloudy_node::SERVER_NAME;
-use cloudy_node::WIRE_VERSION;
 use cloudy_node::fault::MemoryNetwork;
 use cloudy_node::internals::{self, EndpointSocket};
 use cloudy_node::{ClusterKey, ClusterKeys, GroupConfig, Identity, Node};
@@ -91,7 +90,8 @@ async fn peers_that_are_refused_for_ten_minutes_leave_few_lines_with_counts() {
     let other_key = dialler(&network, &Identity::generate(&ClusterKey::generate().unwrap()).unwrap(), 2);
     let identity = Identity::generate(&key).unwrap();
     let other_version = dialler(&network, &identity, 3);
-    let tls = internals::tls_client_config(&identity, WIRE_VERSION + 1).unwrap();
+    let mut tls = internals::tls_client_config(&identity).unwrap();
+    tls.alpn_protocols = vec![b"cloudy/6".to_vec()];
     let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let on = |last| EndpointSocket::Abstract(network.bind(at(last)).unwrap(), Arc::new(TokioRuntime));
     let (revoked, babbler) = (Hostile::on(&key, on(4)), Hostile::on(&key, on(5)));
@@ -110,8 +110,12 @@ async fn peers_that_are_refused_for_ten_minutes_leave_few_lines_with_counts() {
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     target.shutdown().await;
-    let causes =
-        ["holds another cluster key", "another wire version", "identity was revoked", "the peer sends malformed data"];
+    let causes = [
+        "holds another cluster key",
+        "newer than release 0.2",
+        "identity was revoked",
+        "the peer sends malformed data",
+    ];
     for cause in causes {
         let of_cause = lines.with(cause);
         assert!((3..8).contains(&of_cause.len()), "{cause}: {:#?}", lines.with(""));

@@ -4,7 +4,9 @@ use cloudy_node::internals::UNI_STREAMS_MAX;
 use cloudy_node::{GroupConfig, GroupId, Incarnation, ViewId};
 use cloudy_proto::Durability;
 use cloudy_proto::limits::CONTROL_FRAME_BYTES_MAX;
-use cloudy_proto::wire::{ControlFrame, Fetch, NodeFrame, Refusal, Stream, StreamHeader, WIRE_VERSION, encode_header};
+use cloudy_proto::wire::{
+    ControlFrame, Fetch, NodeFrame, Refusal, Stream, StreamHeader, WIRE_VERSION, WireVersions, encode_header,
+};
 
 use crate::common::{create, key, start, start_all, within};
 use crate::goes_on;
@@ -18,7 +20,7 @@ async fn what_cannot_be_read_closes_the_link_with_words() {
     let target = start(&key).await;
     let hostile = Hostile::new(&key);
     let other_version = encode_header(&StreamHeader {
-        version: WIRE_VERSION + 1,
+        versions: WireVersions { min: WIRE_VERSION + 1, max: WIRE_VERSION + 2 },
         group: NOBODY,
         incarnation: Incarnation(0),
         stream: Stream::Control,
@@ -27,13 +29,14 @@ async fn what_cannot_be_read_closes_the_link_with_words() {
     let mut truncated = control(&ControlFrame::Invite { name: "x".to_owned(), durability: Durability::Memory });
     truncated[0] += 1;
     truncated.extend_from_slice(&[0]);
-    let versions = format!("the peer speaks wire version {}, this node {WIRE_VERSION}", WIRE_VERSION + 1);
-    let of_this_version = |rest: &[u8]| [&b"cloudy"[..], &WIRE_VERSION.to_le_bytes(), rest].concat();
+    let versions = format!("one node speaks wire version {WIRE_VERSION}, the other {} to", WIRE_VERSION + 1);
+    let version = WIRE_VERSION.to_le_bytes();
+    let of_this_version = |rest: &[u8]| [&b"cloudy"[..], &version, &version, rest].concat();
     let too_long = format!("a control frame of 4294967295 bytes; at most {CONTROL_FRAME_BYTES_MAX} are allowed");
     let breaches: [(&[u8], &str); 8] = [
         (&other_version, &versions),
         (b"GET / HTTP/1.1\r\n", "does not begin with `cloudy`"),
-        (&of_this_version(b"\xff\xff"), "a stream header of 65545 bytes; at most 256 are allowed"),
+        (&of_this_version(b"\xff\xff"), "a stream header of 65547 bytes; at most 256 are allowed"),
         (&of_this_version(b"\x02\x00\xff\xff"), "a stream header that does not decode"),
         (&on_control(&u32::MAX.to_le_bytes()), &too_long),
         (&on_control(&[1, 0, 0, 0, 99]), "a control frame that does not decode"),
@@ -135,7 +138,11 @@ async fn streams_of_groups_that_are_not_here_are_stopped_and_harmless() {
     let adrift = [
         ControlFrame::Accept { run: 1 },
         ControlFrame::Refuse { reason: "no".to_owned(), refusal: Refusal::Final },
-        ControlFrame::Follow { next: cloudy_proto::LogIndex(1), voter: cloudy_proto::ConsensusId(0) },
+        ControlFrame::Follow {
+            next: cloudy_proto::LogIndex(1),
+            voter: cloudy_proto::ConsensusId(0),
+            level: WIRE_VERSION,
+        },
         ControlFrame::Fetch(Fetch { from: cloudy_node::Index(1), credit: u64::MAX, ..Fetch::default() }),
         ControlFrame::End,
     ];

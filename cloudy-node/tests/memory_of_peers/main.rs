@@ -91,8 +91,17 @@ async fn a_peer_that_asks_without_reading_costs_little_and_holds_nobody_up() {
     // Everything again and again: a hundred bytes of questions for each answer of 64 KiB, on many streams.
     let questions = [
         ControlFrame::Fetch(Fetch { number: 1, from: Index(1), credit: u64::MAX, ..Fetch::default() }),
-        ControlFrame::Follow { next: cloudy_proto::LogIndex(1), voter: cloudy_proto::ConsensusId(0) },
-        ControlFrame::Join { run: 1, observer: true, result: cloudy_proto::Checkpoint::default() },
+        ControlFrame::Follow {
+            next: cloudy_proto::LogIndex(1),
+            voter: cloudy_proto::ConsensusId(0),
+            level: cloudy_node::WIRE_VERSION,
+        },
+        ControlFrame::Join {
+            run: 1,
+            observer: true,
+            result: cloudy_proto::Checkpoint::default(),
+            level: cloudy_node::WIRE_VERSION,
+        },
         ControlFrame::Fetch(Fetch { number: 2, from: Index(1), credit: u64::MAX, ..Fetch::default() }),
     ];
     let questions: Vec<u8> = questions.iter().flat_map(|question| control(question).to_vec()).collect();

@@ -72,6 +72,7 @@ fn machine(at: usize) -> Machine {
         retain_bytes: RETAIN_BYTES,
         retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
+        level_max: cloudy_proto::wire::WIRE_VERSION,
         rules: Rules::default(),
     })
 }

@@ -41,6 +41,8 @@ pub struct Status {
     /// The nodes that vote on the control log, as far as known here (`protocol.md` §6.6). From the moment that most of
     /// them are gone no view changes.
     pub voters: Vec<NodeId>,
+    /// The feature level of the group (`protocol.md` §6.10).
+    pub level: u16,
     /// The phase of the session, or of the group.
     pub phase: Phase,
     /// The length of the result.

@@ -35,7 +35,7 @@ pub(super) struct AdmissionHandler<'a> {
 
 impl AdmissionHandler<'_> {
     /// Handles a request of a node's process to join the group, or to observe it.
-    pub(super) fn on_join(&mut self, from: NodeId, run: u64, observer: bool, result: Checkpoint) {
+    pub(super) fn on_join(&mut self, from: NodeId, (run, level): (u64, u16), observer: bool, result: Checkpoint) {
         if self.log.state().view().is_none() {
             // Before the first view there is nothing to join; the node repeats its request.
             return;
@@ -51,7 +51,8 @@ impl AdmissionHandler<'_> {
         }
         let is_new = !observer && !is_listed;
         let refused = if is_new { self.may_add_run() } else { Ok(()) };
-        let refused = refused.and_then(|()| self.may_come(from, observer)).map_err(|reason| (reason, Refusal::Final));
+        let refused = refused.and_then(|()| self.may_come(from, observer)).and_then(|()| self.supports_level(level));
+        let refused = refused.map_err(|reason| (reason, Refusal::Final));
         if let Err((reason, refusal)) = self.is_not_gone(observer).and(refused) {
             let reason = harmless(reason.as_bytes());
             return self.send(from, ControlFrame::Refuse { reason, refusal });
@@ -134,6 +135,17 @@ impl AdmissionHandler<'_> {
         Ok(())
     }
 
+    /// Checks whether a node supports the feature level of the group; the error is the reason.
+    fn supports_level(&self, supported: u16) -> Result<(), String> {
+        let (name, level) = (&self.identity.name, self.log.state().level());
+        if level > supported {
+            return Err(format!(
+                "group {name:?} has feature level {level}, and the program of this node supports levels up to {supported}; start it with a newer release of cloudy"
+            ));
+        }
+        Ok(())
+    }
+
     fn is_in_reach(&self) -> bool {
         self.coordinating.is_some() || self.tracking.linked(self.identity.me, self.peers).is_some()
     }
@@ -152,7 +164,7 @@ mod tests {
     use crate::io::{Frame, Input, Output};
     use crate::machine::tests::alone;
     use crate::stored::StoredBase;
-    use crate::wire::Stream;
+    use crate::wire::{Stream, WIRE_VERSION};
 
     const NEWCOMER: NodeId = NodeId([9; 32]);
 
@@ -163,7 +175,7 @@ mod tests {
         let base = StoredBase { base: ResultBase { last_numbers, ..ResultBase::default() }, ..StoredBase::default() };
         machine.result.resume_at(&base);
         machine.link_up(NEWCOMER, Vec::new());
-        let join = ControlFrame::Join { run: 7, observer: false, result: Checkpoint::default() };
+        let join = ControlFrame::Join { run: 7, observer: false, result: Checkpoint::default(), level: WIRE_VERSION };
         let (incarnation, frame) = (Incarnation(0), Frame::Control(join));
         machine
             .handle(machine.timers.now(), Input::Frame { from: NEWCOMER, incarnation, stream: Stream::Control, frame });

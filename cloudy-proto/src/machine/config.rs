@@ -86,6 +86,8 @@ pub struct MachineConfig {
     /// Number of entries of the control log that are kept before a state replaces them: with
     /// [`LOG_ENTRIES_MAX`](crate::limits::LOG_ENTRIES_MAX) hardly any node that was away lacks some.
     pub log_entries_max: usize,
+    /// The highest feature level that this node supports: the newest wire version that it speaks.
+    pub level_max: u16,
     /// The rules that are in force: all.
     pub rules: Rules,
 }

@@ -12,7 +12,7 @@ use crate::limits::{LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX};
 use crate::records::Records;
 use crate::rules::Rules;
 use crate::stored::Record;
-use crate::wire::{CommandError, ControlFrame, decode_log_state, encode_command, encode_log_state};
+use crate::wire::{CommandError, ControlFrame, WireVersions, decode_log_state, encode_command, encode_log_state};
 
 /// Maximum of voters whose ids are kept before the log lists them.
 const EARLY_NAMES_MAX: usize = 2 * MEMBERS_MAX;
@@ -63,6 +63,11 @@ impl ControlLog {
     #[inline]
     pub(super) fn state(&self) -> &ControlState {
         &self.state
+    }
+
+    /// The feature level of the group: a log that sets none has the oldest level that this release supports.
+    pub(super) fn level(&self) -> u16 {
+        self.state.level().max(WireVersions::CURRENT.min)
     }
 
     /// Whether the log lists an incarnation of the node, or the node as the creator.
@@ -183,10 +188,10 @@ impl ControlLog {
     }
 
     /// The request for missing entries, with the id of this node's voter.
-    pub(super) fn follow_frame(&self, incarnation: Incarnation) -> ControlFrame {
+    pub(super) fn follow_frame(&self, incarnation: Incarnation, level: u16) -> ControlFrame {
         let votes = self.votes(incarnation);
         let voter = self.voter.as_ref().filter(|_| votes).map_or(ConsensusId(0), Voter::id);
-        ControlFrame::Follow { next: self.state.next(), voter }
+        ControlFrame::Follow { next: self.state.next(), voter, level }
     }
 
     /// Coordinator: proposes a command. It appears in the log, or this node stops coordinating.

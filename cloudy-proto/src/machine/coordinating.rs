@@ -17,8 +17,8 @@ use crate::view_change::ViewChange;
 #[derive(Debug)]
 pub(super) struct Coordinating {
     term: u64,
-    /// The next log entry that each follower needs, and its id as a voter.
-    followers: BTreeMap<NodeId, (LogIndex, ConsensusId)>,
+    /// The next log entry that each follower needs, its id as a voter, and the highest feature level it supports.
+    followers: BTreeMap<NodeId, (LogIndex, ConsensusId, u16)>,
     /// Members whose links to all others are up, with the view.
     ready: BTreeMap<NodeId, ViewId>,
     /// Members that suspect others in a view that is not in force here yet, and whether that view is wedged.
@@ -41,6 +41,8 @@ pub(super) struct Coordinating {
 #[derive(Debug, Default)]
 struct Proposed {
     kickstart: bool,
+    /// The highest feature level.
+    level: u16,
     reports: BTreeSet<NodeId>,
     /// The latest incarnation of each node.
     runs: BTreeMap<NodeId, u64>,
@@ -77,8 +79,8 @@ impl Coordinating {
 
 /// Followers of the control log.
 impl Coordinating {
-    pub(super) fn on_follow(&mut self, node: NodeId, next: LogIndex, voter: ConsensusId) {
-        self.followers.insert(node, (next, voter));
+    pub(super) fn on_follow(&mut self, node: NodeId, next: LogIndex, voter: ConsensusId, level: u16) {
+        self.followers.insert(node, (next, voter, level));
     }
 
     /// Notes that the link to a node went down, or a new one came up.
@@ -96,7 +98,7 @@ impl Coordinating {
 
     /// Sends each follower the log entries that it lacks.
     pub(super) fn send_log(&mut self, log: &ControlLog, peers: &Peers, outputs: &mut Outputs) {
-        for (node, (next, _)) in &mut self.followers {
+        for (node, (next, ..)) in &mut self.followers {
             for frame in log.frames_after(next) {
                 send_control(peers, outputs, *node, frame);
             }
@@ -105,7 +107,12 @@ impl Coordinating {
 
     /// The id under which a follower votes or voted, if it has one.
     pub(super) fn voter_name(&self, node: NodeId) -> Option<ConsensusId> {
-        self.followers.get(&node).map(|(_, id)| *id).filter(|id| id.0 > 0)
+        self.followers.get(&node).map(|(_, id, _)| *id).filter(|id| id.0 > 0)
+    }
+
+    /// The highest feature level that a follower supports; none if it does not follow.
+    pub(super) fn level_of(&self, node: NodeId) -> Option<u16> {
+        self.followers.get(&node).map(|(.., level)| *level)
     }
 }
 
@@ -214,6 +221,13 @@ impl Coordinating {
         !core::mem::replace(&mut self.proposed.kickstart, true)
     }
 
+    /// True if no feature level as high was proposed before.
+    pub(super) fn propose_level(&mut self, level: u16) -> bool {
+        let is_higher = level > self.proposed.level;
+        self.proposed.level = self.proposed.level.max(level);
+        is_higher
+    }
+
     pub(super) fn on_observer_finished(&mut self, node: NodeId) {
         self.finished_observers.insert(node);
     }
@@ -288,6 +302,7 @@ mod tests {
         let mut coordinating = Coordinating::new(1);
         assert_eq!([(); 2].map(|()| coordinating.propose_kickstart()), [true, false]);
         assert_eq!([(); 2].map(|()| coordinating.propose_report(ONE)), [true, false]);
+        assert_eq!([8, 8, 7, 9].map(|level| coordinating.propose_level(level)), [true, false, false, true]);
         assert_eq!([7, 7, 8].map(|run| coordinating.propose_run(ONE, run)), [true, false, true]);
         coordinating.on_run_listed(ONE, 8);
         assert!(coordinating.propose_run(ONE, 8), "a run that the log lists may be proposed again");
@@ -317,10 +332,12 @@ mod tests {
     #[test]
     fn a_follower_is_forgotten_with_its_link() {
         let mut coordinating = Coordinating::new(1);
-        coordinating.on_follow(ONE, LogIndex(3), ConsensusId(0));
-        coordinating.on_follow(OTHER, LogIndex(4), ConsensusId(9));
+        coordinating.on_follow(ONE, LogIndex(3), ConsensusId(0), 7);
+        coordinating.on_follow(OTHER, LogIndex(4), ConsensusId(9), 8);
         assert_eq!((coordinating.voter_name(ONE), coordinating.voter_name(OTHER)), (None, Some(ConsensusId(9))));
+        assert_eq!((coordinating.level_of(ONE), coordinating.level_of(OTHER)), (Some(7), Some(8)));
         coordinating.on_link_changed(ONE);
+        assert_eq!(coordinating.level_of(ONE), None);
         assert_eq!(coordinating.followers().collect::<Vec<_>>(), [OTHER]);
     }
 }

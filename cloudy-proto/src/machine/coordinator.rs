@@ -121,7 +121,12 @@ impl CoordinatorHandler<'_> {
 
     /// Requests the log from the first missing entry on.
     pub(super) fn send_follow(&mut self, to: NodeId) {
-        send_control(self.peers, self.outputs, to, self.log.follow_frame(self.identity.incarnation));
+        send_control(
+            self.peers,
+            self.outputs,
+            to,
+            self.log.follow_frame(self.identity.incarnation, self.identity.level_max),
+        );
     }
 
     /// Notifies a linked peer of this group that this node coordinates it in a term.

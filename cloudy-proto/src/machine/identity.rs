@@ -23,5 +23,7 @@ pub(super) struct Identity {
     /// Whether the result here begins at index 1.
     pub(super) reads_all: bool,
     pub(super) durability: Durability,
+    /// The highest feature level that this node supports.
+    pub(super) level_max: u16,
     pub(super) rules: Rules,
 }

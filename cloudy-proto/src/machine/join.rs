@@ -158,7 +158,7 @@ impl JoinHandler<'_> {
     }
 
     fn ask(&mut self, node: NodeId) {
-        let follow = self.log.follow_frame(self.identity.incarnation);
+        let follow = self.log.follow_frame(self.identity.incarnation, self.identity.level_max);
         send_control(self.peers, self.outputs, node, follow);
         self.send_join(node);
         self.joining.asked = Some(node);
@@ -172,7 +172,8 @@ impl JoinHandler<'_> {
         let (run, result) = (self.identity.run, self.result.state().latest_checkpoint());
         // An observer from a later index has no digest that others could compare.
         let result = if self.identity.reads_all { result } else { Checkpoint::default() };
-        send_control(self.peers, self.outputs, to, ControlFrame::Join { run, observer, result });
+        let level = self.identity.level_max;
+        send_control(self.peers, self.outputs, to, ControlFrame::Join { run, observer, result, level });
     }
 
     /// Observer: notifies the linked members of itself, so that they report their progress to it.

@@ -239,7 +239,7 @@ mod tests {
             let mut peer = NodeId([7; 32]);
             peer.0[..8].copy_from_slice(&at.to_be_bytes());
             machine.link_up(peer, Vec::new());
-            machine.follow(peer, crate::id::LogIndex(1), ConsensusId(0));
+            machine.follow(peer, crate::id::LogIndex(1), ConsensusId(0), crate::wire::WIRE_VERSION);
             machine.link_down(peer);
         }
         assert_eq!(machine.peers.counts(), (0, 0));

@@ -113,15 +113,16 @@ impl Machine {
         self.consensus().on_tick();
         self.run_consensus();
         self.reconfigure();
+        self.raise_level();
         self.completeness().check();
     }
 
     /// Handles a request for the log from an entry on: the coordinator sends future entries too, other nodes those that
     /// they have.
-    pub(super) fn follow(&mut self, from: NodeId, next: LogIndex, voter: ConsensusId) {
+    pub(super) fn follow(&mut self, from: NodeId, next: LogIndex, voter: ConsensusId, level: u16) {
         self.log.on_voter_named(from, voter);
         if let Some(coordinating) = &mut self.coordinating {
-            coordinating.on_follow(from, next, voter);
+            coordinating.on_follow(from, next, voter, level);
             self.flush_log();
             self.view_change().send_wedge(from);
         } else {
@@ -208,6 +209,9 @@ impl Machine {
                 }
                 self.reconfigure();
             }
+            Applied::Level => self.check_level()?,
+            #[cfg(feature = "next-version")]
+            Applied::Next => self.storage.records.keep(Record::Next),
             Applied::Nothing => {}
         }
         self.leaving().try_finish();
@@ -240,6 +244,7 @@ impl Machine {
         }
         let before = self.log.state().view().cloned();
         let skipped = self.log.skip_to(index, encoded.clone(), self.identity.rules)?;
+        self.check_level()?;
         self.log.set_term(term);
         self.storage.records.keep(Record::Log { index, term, state: encoded });
         let listed = self

@@ -29,6 +29,7 @@ mod install;
 mod join;
 mod keep_up;
 mod leave;
+mod level;
 mod links;
 mod log;
 mod next_view;
@@ -145,6 +146,7 @@ impl Machine {
                 was_there_first: false,
                 reads_all: index == Index(1),
                 durability: config.durability,
+                level_max: config.level_max,
                 rules: config.rules,
             },
         };

@@ -90,7 +90,8 @@ impl Machine {
         let before = stored.log_before();
         if let Some((index, encoded)) = &stored.log {
             let skipped = self.log.skip_to(*index, encoded.clone(), self.identity.rules);
-            skipped.map_err(|error| StoredError::Command { index: *index, error })?;
+            let supported = skipped.and_then(|_| self.check_level());
+            supported.map_err(|error| StoredError::Command { index: *index, error })?;
             let (kickstarted, grace) = self.log.state().phases();
             kickstarted.into_iter().for_each(|plan| self.kickstarted(plan));
             if grace {
@@ -105,6 +106,9 @@ impl Machine {
                 Applied::Kickstarted(plan) => self.kickstarted(plan),
                 Applied::Grace => self.enter_grace(),
                 Applied::Reported { node, result, report } => self.event(Event::Reported { node, result, report }),
+                Applied::Level => self.check_level().map_err(|error| StoredError::Command { index, error })?,
+                #[cfg(feature = "next-version")]
+                Applied::Next => {}
                 Applied::Incarnated { .. }
                 | Applied::Installed { .. }
                 | Applied::Outdated

@@ -31,6 +31,7 @@ impl Machine {
         Status {
             rank: view.as_ref().and_then(|view| view.rank_of_run(self.identity.me, self.identity.incarnation)),
             view,
+            level: self.log.level(),
             coordinator: self.has_coordinator().then_some(self.tracking.node()),
             coordinator_silent_for: self.coordinator_silence(now),
             voters: self.voters(),

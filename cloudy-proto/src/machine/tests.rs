@@ -28,6 +28,7 @@ fn machine(me: NodeId, role: Role, durability: Durability) -> Machine {
         retain_bytes: 1 << 20,
         retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
+        level_max: crate::wire::WIRE_VERSION,
         rules: Rules::default(),
     })
 }

@@ -1,7 +1,7 @@
 //! What is said, on which kind of stream (`protocol.md` §4).
 //!
 //! Encodings follow the order of variants and fields: append variants only, and change a field only together with
-//! [`WIRE_VERSION`].
+//! [`WIRE_VERSION`](crate::wire::WIRE_VERSION).
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -14,10 +14,7 @@ use crate::digest::{Checkpoint, Digest};
 use crate::id::{ConsensusId, GroupId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::Slot;
 use crate::view::{InstalledView, Place};
-use crate::wire::{ConsensusMessage, NameReport};
-
-/// The version of all that nodes say; part of the TLS handshake's protocol name and of every stream's header.
-pub const WIRE_VERSION: u16 = 7;
+use crate::wire::{ConsensusMessage, NameReport, WireVersions};
 
 /// Which stream of a link a frame travels on. Nothing relies on the order between two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,10 +52,10 @@ impl Stream {
 }
 
 /// What each stream opens with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamHeader {
-    /// [`WIRE_VERSION`] of the sender.
-    pub version: u16,
+    /// The versions that the sender speaks.
+    pub versions: WireVersions,
     /// The group.
     pub group: GroupId,
     /// The run of the sender's process; zero while none is assigned.
@@ -184,6 +181,8 @@ pub enum ControlFrame {
         next: LogIndex,
         /// The sender's name in the consensus library; zero while it has none.
         voter: ConsensusId,
+        /// The highest feature level that the sender supports.
+        level: u16,
     },
     /// Committed entries of the control log, consecutive.
     Log {
@@ -269,6 +268,8 @@ pub enum ControlFrame {
         observer: bool,
         /// What the sender has of the result: nothing, or as far as it remembers.
         result: Checkpoint,
+        /// The highest feature level that the sender supports.
+        level: u16,
     },
     /// Answers [`ControlFrame::Join`].
     Refer {

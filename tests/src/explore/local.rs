@@ -197,6 +197,7 @@ impl Locals {
             retain_bytes: 1 << 20,
             retain_disk_bytes: None,
             log_entries_max: LOG_ENTRIES_MAX,
+            level_max: cloudy_proto::wire::WIRE_VERSION,
             rules: self.rules,
         });
         let mut live = Live { machine, now: Time(0) };

@@ -37,6 +37,8 @@ impl Judge {
                 Record::Snapshot(snapshot) => kept.index = kept.index.max(snapshot.begins.index().0),
                 Record::Complete { view, .. } => kept.complete = kept.complete.max(Some(*view)),
                 Record::Wedged { view } => kept.wedged = kept.wedged.max(Some(*view)),
+                #[cfg(feature = "next-version")]
+                Record::Next => {}
                 Record::Entry(entry) => kept.index = entry.first_index.0 + u64::from(entry.count) - 1,
                 Record::Slot { view, lane, slot } => {
                     let Some(log) = self.views.get_mut(*view) else { continue };

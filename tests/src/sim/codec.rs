@@ -11,8 +11,12 @@ use crate::sim::queue::Packet;
 /// # Errors
 /// A text, if the decoded frame differs from the encoded one.
 pub fn round_trip(group: GroupId, packet: &Packet, chunk_bytes: usize) -> Result<Frame, String> {
-    let header =
-        StreamHeader { version: wire::WIRE_VERSION, group, incarnation: packet.incarnation, stream: packet.stream };
+    let header = StreamHeader {
+        versions: wire::WireVersions::CURRENT,
+        group,
+        incarnation: packet.incarnation,
+        stream: packet.stream,
+    };
     let mut decoder = HeaderDecoder::default();
     let read = feed(&wire::encode_header(&header), chunk_bytes, |chunk| {
         decoder.feed(chunk).map_err(|error| error.to_string())

@@ -44,6 +44,7 @@ impl World {
             retain_bytes: self.plan.retain_bytes,
             retain_disk_bytes: self.plan.retain_disk_bytes,
             log_entries_max: self.plan.log_entries_max,
+            level_max: cloudy_proto::wire::WIRE_VERSION,
             rules: self.plan.rules,
         }
     }

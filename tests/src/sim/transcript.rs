@@ -187,6 +187,8 @@ impl Item {
             Record::Complete { view, first } => self.add(&(10, view, first)),
             Record::Wedged { view } => self.add(&(11, view)),
             Record::View(view) => self.add(&(12, view)),
+            #[cfg(feature = "next-version")]
+            Record::Next => self.add(&13),
         }
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use cloudy_node::NodeId;
 use cloudy_node::data::{StoredGroup, StoredNode};
-use cloudy_node::{DATA_FORMAT_VERSION, NodeId, WIRE_VERSION};
 use miette::Report;
 use serde_json::{Value, json};
 
@@ -18,18 +18,17 @@ use crate::table::{Column, render};
 pub(super) fn run(args: &InspectArgs) -> Result<ExitCode, Report> {
     let node = StoredNode::open(&args.directory).map_err(report)?;
     let groups = node.groups().map_err(report)?;
-    let id = node.node_id();
+    let id = (node.node_id(), node.format());
     print(&if args.json { json(&args.directory, id, &groups) } else { text(&args.directory, id, &groups) })?;
     Ok(ExitCode::from(EXIT_EQUAL))
 }
 
-fn json(directory: &Path, node: NodeId, groups: &[StoredGroup]) -> String {
+fn json(directory: &Path, (node, format): (NodeId, u64), groups: &[StoredGroup]) -> String {
     let groups: Vec<Value> = groups.iter().map(|group| json_of(node, group)).collect();
     let object = json!({
         "directory": directory.display().to_string(),
         "node": node.to_string(),
-        "disk_format": DATA_FORMAT_VERSION,
-        "wire_version": WIRE_VERSION,
+        "disk_format": format,
         "groups": groups,
     });
     format!("{object}\n")
@@ -64,10 +63,10 @@ fn json_of(node: NodeId, group: &StoredGroup) -> Value {
     })
 }
 
-fn text(directory: &Path, node: NodeId, groups: &[StoredGroup]) -> String {
+fn text(directory: &Path, (node, format): (NodeId, u64), groups: &[StoredGroup]) -> String {
     let mut text = format!("directory  {}\nnode       {node}\n", directory.display());
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "formats    data {DATA_FORMAT_VERSION}, wire {WIRE_VERSION}");
+    let _ = writeln!(text, "format     {format}");
     if groups.is_empty() {
         text.push_str("groups     none\n");
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cloudy_node::admin::{AdminAddress, AdminListener};
 use cloudy_node::discovery::{Advertisement, Finder, GROUP, Multicast, Responder, seeds};
-use cloudy_node::{ClusterKeys, ConnectError, LinkFailure, Node, WIRE_VERSION};
+use cloudy_node::{ClusterKeys, ConnectError, LinkFailure, Node, WireVersions, wire_versions};
 use tokio::time::{Instant, sleep};
 
 use super::Finding;
@@ -83,15 +83,19 @@ async fn path(keys: &ClusterKeys, name: &str, address: SocketAddr, limit: Durati
     findings
 }
 
+fn is_of_version(failure: &LinkFailure) -> bool {
+    use LinkFailure::{OtherProtocol, OtherQuicVersion, OtherWireVersion};
+    matches!(failure, OtherProtocol | OtherQuicVersion | OtherWireVersion { .. })
+}
+
 fn no_link(name: &str, address: SocketAddr, error: &ConnectError) -> Finding {
     let what = format!("no link to {name}: {error}");
     match error {
         ConnectError::Link { failure: LinkFailure::OtherClusterKey, .. } => {
             Finding::broken("key", what, "give both nodes the same key file, and compare `cloudy key show` on both")
         }
-        ConnectError::Link { failure: LinkFailure::OtherWireVersion | LinkFailure::OtherQuicVersion, .. } => {
-            let remedy = format!("run versions with wire format {WIRE_VERSION} on both: see `cloudy version`");
-            Finding::broken("version", what, remedy)
+        ConnectError::Link { failure, .. } if is_of_version(failure) => {
+            Finding::broken("version", what, "run releases that share a wire version: see `cloudy version`")
         }
         ConnectError::Link { failure, .. } if failure.is_refusal() => {
             Finding::broken("refused", what, "follow the text, on the node that refuses")
@@ -192,7 +196,7 @@ pub(super) async fn clocks(args: &DoctorArgs) -> Vec<Finding> {
             Ok((_, status)) => {
                 let middle = before.midpoint(now_ms());
                 findings.push(of_clock(address, middle.abs_diff(status.at_ms)));
-                findings.push(of_version(address, status.wire_version));
+                findings.push(of_version(address, status.wire_version_min, status.wire_version));
             }
         }
     }
@@ -213,10 +217,11 @@ fn of_clock(address: &AdminAddress, difference_ms: u64) -> Finding {
     Finding::warning("clock", what, remedy)
 }
 
-fn of_version(address: &AdminAddress, wire: u16) -> Finding {
-    let what = format!("{address} has wire format {wire}, and this program {WIRE_VERSION}");
-    if u64::from(wire) == u64::from(WIRE_VERSION) {
+fn of_version(address: &AdminAddress, min: u16, max: u16) -> Finding {
+    let (theirs, ours) = (WireVersions { min, max }, wire_versions());
+    let what = format!("{address} has wire format {theirs}, and this program {ours}");
+    if ours.common(theirs).is_some() {
         return Finding::fine("version", what);
     }
-    Finding::broken("version", what, "run the same version on all nodes: see `cloudy version`")
+    Finding::broken("version", what, "run releases that share a wire version: see `cloudy version`")
 }

@@ -129,7 +129,7 @@ fn another_format_is_refused_and_a_damaged_one_too() {
         fs::write(&format, format!("cloudy data directory\nformat {version}\n{more}")).unwrap();
         let words = refusal(&path);
         let expected = format!(
-            "was written in format {version}, and this program knows format 6: use the version of cloudy that wrote it, \
+            "has data format {version}, and this program knows format 6: use the version of cloudy that wrote it, \
              or name a new directory and let the node join again"
         );
         assert!(words.ends_with(&expected), "{words}");
@@ -145,7 +145,7 @@ fn another_format_is_refused_and_a_damaged_one_too() {
     for bytes in damaged {
         fs::write(&format, bytes).unwrap();
         let words = refusal(&path);
-        let refused = words.contains("FORMAT is damaged or somebody else's") || words.contains("written in format 9");
+        let refused = words.contains("FORMAT is damaged or somebody else's") || words.contains("has data format 9");
         assert!(refused, "{words}");
     }
     fs::write(&format, good).unwrap();

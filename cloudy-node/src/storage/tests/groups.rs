@@ -73,7 +73,7 @@ fn first_view() -> Bytes {
 
 /// The state of a log with a first view and nothing else: each other field is none or empty.
 fn log_state() -> Bytes {
-    [&[0, 0, 0, 1], &first_view()[1..], &[0; 8]].concat().into()
+    [&[0, 0, 0, 1], &first_view()[1..], &[0; 9]].concat().into()
 }
 
 fn base(index: u64, alone: bool) -> Given {

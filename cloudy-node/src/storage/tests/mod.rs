@@ -16,7 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudy_proto::GroupId;
 
-use super::data_dir::{DATABASE_FILE, FORMAT_FILE, LOCK_FILE, NODE_KEY_FILE};
+use super::data_dir::{DATABASE_FILE, LOCK_FILE, NODE_KEY_FILE};
+use super::data_files::FORMAT_FILE;
 use super::op::{KEY_BYTES_MAX, Record, VALUE_BYTES_MAX, Value};
 use super::*;
 use crate::fault::{DiskFault, FaultDisk};

@@ -37,6 +37,7 @@ impl ControlState {
             closed: state.closed,
             left: state.left.into_iter().collect(),
             streams: state.streams.into_iter().map(|(node, run, stream)| ((node, run), stream)).collect(),
+            level: state.level,
         }
     }
 
@@ -63,6 +64,7 @@ impl ControlState {
             grace: self.session.grace,
             reports: self.reports().map(|(node, result, report)| (node, result, report.clone())).collect(),
             closed: self.closed,
+            level: self.level,
         }
     }
 }

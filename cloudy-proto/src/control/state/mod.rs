@@ -43,6 +43,8 @@ pub(crate) struct ControlState {
     left: BTreeSet<NodeId>,
     /// The random streams of a session: numbered as incarnations join the ring, in its order.
     streams: BTreeMap<(NodeId, Incarnation), u64>,
+    /// The feature level; zero if none was set.
+    level: u16,
 }
 
 /// What the log says of the group's session.
@@ -82,6 +84,11 @@ pub(crate) enum Applied {
     Closed,
     /// A node outside the ring has left.
     Left { node: NodeId },
+    /// The feature level has risen.
+    Level,
+    /// A command of the next version.
+    #[cfg(feature = "next-version")]
+    Next,
     /// A view was to follow the latest, but lists an incarnation of a joiner that is over.
     Outdated,
     /// No effect, or another command came first.
@@ -148,6 +155,11 @@ impl ControlState {
     /// Whether the group is closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// The feature level of the group: zero if the log sets none.
+    pub(crate) fn level(&self) -> u16 {
+        self.level
     }
 
     /// The latest incarnation of a node; none if it never had one, or is forgotten.
@@ -274,6 +286,13 @@ impl ControlState {
                 let on_ring = self.view.as_ref().is_some_and(|view| view.rank_of(node).is_some());
                 if latest && !on_ring && self.left.insert(node) { Applied::Left { node } } else { Applied::Nothing }
             }
+            Command::Level { level } if level > self.level => {
+                self.level = level;
+                Applied::Level
+            }
+            Command::Level { .. } => Applied::Nothing,
+            #[cfg(feature = "next-version")]
+            Command::Next => Applied::Next,
         }
     }
 

@@ -162,7 +162,7 @@ impl Machine {
                 self.creation().into_iter().for_each(|mut creation| creation.on_accept(from, run))
             }
             ControlFrame::Refuse { reason, refusal } => self.on_refuse(from, reason, refusal),
-            ControlFrame::Follow { next, voter } => self.follow(from, next, voter),
+            ControlFrame::Follow { next, voter, level } => self.follow(from, next, voter, level),
             ControlFrame::Log { first, entries, term } => self.take_log(from, first, entries, term),
             ControlFrame::LogState { index, term, state } => {
                 if let Err(error) = self.skip_log(index, term, state) {
@@ -186,7 +186,9 @@ impl Machine {
             ControlFrame::Coordinates { term } => self.on_claim(from, term),
             // Its own driver needs to be told that a group goes on; here it does.
             ControlFrame::Running { .. } => {}
-            ControlFrame::Join { run, observer, result } => self.admission().on_join(from, run, observer, result),
+            ControlFrame::Join { run, observer, result, level } => {
+                self.admission().on_join(from, (run, level), observer, result);
+            }
             ControlFrame::Refer { coordinator, addresses, left } => self.on_refer(coordinator, addresses, left),
             ControlFrame::Resigned => self.coordinator().on_resign(from),
             ControlFrame::Leave => {

@@ -98,7 +98,7 @@ fn refuse_counts_from_a_node_of_the_group() {
 
 #[test]
 fn follow_brings_the_log_and_only_the_coordinator_keeps_a_follower() {
-    let follow = || ControlFrame::Follow { next: LogIndex(1), voter: ConsensusId(0) };
+    let follow = || ControlFrame::Follow { next: LogIndex(1), voter: ConsensusId(0), level: crate::wire::WIRE_VERSION };
     let (mut coordinator, mut member) = group();
     let is_log = |frame: &ControlFrame| matches!(frame, ControlFrame::Log { first: LogIndex(1), .. });
     let said = effects(&mut coordinator, STRANGER, follow());
@@ -327,7 +327,12 @@ fn running_is_for_another_driver() {
 
 #[test]
 fn join_is_answered_with_the_coordinator_and_refused_by_a_group_that_is_not_open() {
-    let join = || ControlFrame::Join { run: 9, observer: false, result: Checkpoint::default() };
+    let join = || ControlFrame::Join {
+        run: 9,
+        observer: false,
+        result: Checkpoint::default(),
+        level: crate::wire::WIRE_VERSION,
+    };
     let is_refer = |frame: &ControlFrame| matches!(frame, ControlFrame::Refer { coordinator: COORDINATOR, .. });
     let (mut coordinator, mut member) = group();
     for machine in [&mut coordinator, &mut member] {

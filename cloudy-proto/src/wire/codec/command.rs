@@ -32,6 +32,14 @@ pub enum CommandError {
     /// The consensus library's part of an entry that changes the voters does not decode.
     #[error("a change of the voters that does not decode")]
     Change,
+    /// The group has a feature level that this program does not support.
+    #[error("the group has feature level {level}, and this program supports levels up to {supported}")]
+    Level {
+        /// The level of the group.
+        level: u16,
+        /// The highest level that this program supports.
+        supported: u16,
+    },
     /// A view's parameters or a session's periods are not valid.
     #[error("a view's parameters or a session's periods: {0}")]
     Parameters(#[from] ParametersError),
@@ -62,6 +70,9 @@ pub fn decode_command(entry: &[u8]) -> Result<Command, CommandError> {
         Command::Voter { id, .. } => counter("consensus id", id.0)?,
         Command::Left { incarnation, node: _ } => counter("incarnation", incarnation.0)?,
         Command::Created { .. } | Command::Incarnate { .. } | Command::Grace | Command::Close => {}
+        Command::Level { .. } => {}
+        #[cfg(feature = "next-version")]
+        Command::Next => {}
     }
     Ok(command)
 }

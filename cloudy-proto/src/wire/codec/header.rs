@@ -1,4 +1,4 @@
-//! The header of every stream: magic, version, length, and the rest in postcard.
+//! The header of every stream: magic, range of versions, length, and the rest in postcard.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 use super::{BoundError, NotOne, append, at_most_len, counter, decode_exact, fill};
 use crate::id::{GroupId, Incarnation};
 use crate::limits::{MEMBERS_MAX, STREAM_HEADER_BYTES_MAX};
-use crate::wire::{Stream, StreamHeader, WIRE_VERSION};
+use crate::wire::{Stream, StreamHeader, WireVersions};
 
 const MAGIC: [u8; 6] = *b"cloudy";
-/// Magic and version: these bytes mean the same in every version.
-const VERSIONED_BYTES: usize = MAGIC.len() + 2;
+/// Magic, oldest and newest version: these bytes mean the same in every version.
+const VERSIONED_BYTES: usize = MAGIC.len() + 4;
 /// These and the length of the rest.
 const PREFIX_BYTES: usize = VERSIONED_BYTES + 2;
 
-/// The part of a header that is specific to this version.
+/// The part of a header that may differ between versions.
 #[derive(Serialize, Deserialize)]
 struct Rest {
     group: GroupId,
@@ -28,13 +28,13 @@ pub enum HeaderError {
     /// It does not begin like the streams of any version of cloudy.
     #[error("the stream does not begin with `cloudy`: the peer speaks another protocol")]
     Magic,
-    /// The peer speaks another version of the wire format.
-    #[error("the peer speaks wire version {theirs}, this node {ours}: run releases of cloudy that share one")]
+    /// The peer and this node have no wire version in common. The text fits both sides.
+    #[error("one node speaks wire version {ours}, the other {theirs}: run releases of cloudy that share a version")]
     Version {
-        /// The peer's version.
-        theirs: u16,
-        /// This node's version.
-        ours: u16,
+        /// The peer's versions.
+        theirs: WireVersions,
+        /// This node's versions.
+        ours: WireVersions,
     },
     /// Its length is above the maximum.
     #[error("a stream header of {bytes} bytes; at most {max} are allowed")]
@@ -60,7 +60,8 @@ pub enum HeaderError {
 pub fn encode_header(header: &StreamHeader) -> Bytes {
     let mut out = BytesMut::with_capacity(64);
     out.put_slice(&MAGIC);
-    out.put_u16_le(header.version);
+    out.put_u16_le(header.versions.min);
+    out.put_u16_le(header.versions.max);
     out.put_u16_le(0);
     append(&Rest { group: header.group, incarnation: header.incarnation, stream: header.stream }, &mut out);
     let length = (out.len() - PREFIX_BYTES) as u16;
@@ -71,23 +72,30 @@ pub fn encode_header(header: &StreamHeader) -> Bytes {
 /// Decodes one stream's header.
 #[derive(Debug)]
 pub struct HeaderDecoder {
+    ours: WireVersions,
     bytes: [u8; STREAM_HEADER_BYTES_MAX],
     filled: usize,
 }
 
 impl Default for HeaderDecoder {
     fn default() -> Self {
-        Self { bytes: [0; STREAM_HEADER_BYTES_MAX], filled: 0 }
+        Self::new(WireVersions::CURRENT)
     }
 }
 
 impl HeaderDecoder {
+    /// A decoder of a node that speaks these versions.
+    #[must_use]
+    pub fn new(ours: WireVersions) -> Self {
+        Self { ours, bytes: [0; STREAM_HEADER_BYTES_MAX], filled: 0 }
+    }
+
     /// Takes bytes from the front of `chunk` until the header is complete or the chunk is empty. The remaining bytes
     /// belong to the stream's frames. The decoder may be used again for another stream.
     ///
     /// # Errors
-    /// As soon as the received bytes show a fault: another version is reported before anything specific to this one is
-    /// read. Nothing more of the stream can be read.
+    /// As soon as the received bytes show a fault: versions without overlap are reported before anything that may
+    /// differ between versions is read. Nothing more of the stream can be read.
     pub fn feed(&mut self, chunk: &mut &[u8]) -> Result<Option<StreamHeader>, HeaderError> {
         if !fill(&mut self.bytes[..VERSIONED_BYTES], &mut self.filled, chunk) {
             return Ok(None);
@@ -95,9 +103,9 @@ impl HeaderDecoder {
         if self.bytes[..MAGIC.len()] != MAGIC {
             return Err(HeaderError::Magic);
         }
-        let version = self.u16_at(MAGIC.len());
-        if version != WIRE_VERSION {
-            return Err(HeaderError::Version { theirs: version, ours: WIRE_VERSION });
+        let versions = WireVersions { min: self.u16_at(MAGIC.len()), max: self.u16_at(MAGIC.len() + 2) };
+        if self.ours.common(versions).is_none() {
+            return Err(HeaderError::Version { theirs: versions, ours: self.ours });
         }
         if !fill(&mut self.bytes[..PREFIX_BYTES], &mut self.filled, chunk) {
             return Ok(None);
@@ -120,7 +128,7 @@ impl HeaderDecoder {
         if let Stream::Lane { lane, .. } = stream {
             at_most_len("rank", lane.at(), MEMBERS_MAX - 1)?;
         }
-        Ok(Some(StreamHeader { version, group, incarnation, stream }))
+        Ok(Some(StreamHeader { versions, group, incarnation, stream }))
     }
 
     fn u16_at(&self, at: usize) -> u16 {

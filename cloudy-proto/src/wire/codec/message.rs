@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 
 use super::command::check_ring;
 use super::{
-    Body, BoundError, COMMAND_BYTES_MAX, DURATION_MAX, FrameError, NODE_FRAME_BYTES_MAX, NotOne, addresses, append,
-    at_most, at_most_len, check_round, counter, decode_exact, fill,
+    Body, BoundError, COMMAND_BYTES_MAX, DURATION_MAX, FrameError, NODE_FRAME_BYTES_MAX, addresses, append, at_most,
+    at_most_len, check_round, counter, decode_exact, fill,
 };
 use crate::digest::ResultBase;
 use crate::limits::{
@@ -20,7 +20,7 @@ use crate::slot::check_body;
 use crate::view::InstalledView;
 use crate::wire::{
     ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, HeldPart, NameReport, NodeFrame, Stall,
-    TallyFrame, Wedged,
+    TallyFrame, WIRE_VERSION, Wedged,
 };
 use crate::words::harmless;
 
@@ -47,21 +47,36 @@ trait Message: Serialize + DeserializeOwned {
 
     /// Words of another node go no further than here as they are.
     fn make_harmless(&mut self) {}
+
+    /// Whether the frame ends with a field that [`WIRE_VERSION`] does not have, in a version of the test build.
+    fn has_next_field(&self, _version: u16) -> bool {
+        false
+    }
 }
 
-fn encode<F: Message>(frame: &F, out: &mut BytesMut) {
+fn encode<F: Message>(frame: &F, version: u16, out: &mut BytesMut) {
     let start = out.len();
     out.put_u32_le(0);
     append(frame, out);
+    if frame.has_next_field(version) {
+        append(&version, out);
+    }
     let length = (out.len() - start - LENGTH_BYTES) as u32;
     out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct MessageDecoder {
+    version: u16,
     length: [u8; LENGTH_BYTES],
     filled: usize,
     body: Body,
+}
+
+impl Default for MessageDecoder {
+    fn default() -> Self {
+        Self { version: WIRE_VERSION, length: [0; LENGTH_BYTES], filled: 0, body: Body::default() }
+    }
 }
 
 impl MessageDecoder {
@@ -82,10 +97,14 @@ impl MessageDecoder {
         }
         self.filled = 0;
         F::check_encoded(&self.body.bytes)?;
-        let mut frame: F = decode_exact(&self.body.bytes).map_err(|error| match error {
-            NotOne::Malformed(error) => FrameError::Malformed { stream: F::STREAM, error },
-            NotOne::Trailing(bytes) => FrameError::Trailing { stream: F::STREAM, bytes },
-        })?;
+        let malformed = |error| FrameError::Malformed { stream: F::STREAM, error };
+        let (mut frame, mut rest) = postcard::take_from_bytes::<F>(&self.body.bytes).map_err(malformed)?;
+        if frame.has_next_field(self.version) {
+            rest = postcard::take_from_bytes::<u16>(rest).map_err(malformed)?.1;
+        }
+        if !rest.is_empty() {
+            return Err(FrameError::Trailing { stream: F::STREAM, bytes: rest.len() });
+        }
         self.body.shrink();
         frame.check()?;
         frame.make_harmless();
@@ -97,7 +116,7 @@ macro_rules! message_stream {
     ($words:literal, $frame:ident, $encode:ident, $decoder:ident) => {
         #[doc = concat!("Appends a ", $words, " frame.")]
         pub fn $encode(frame: &$frame, out: &mut BytesMut) {
-            encode(frame, out);
+            encode(frame, WIRE_VERSION, out);
         }
 
         #[doc = concat!("Reads the frames of one ", $words, " stream, after its header.")]
@@ -128,9 +147,26 @@ message_stream!("tally", TallyFrame, encode_tally, TallyDecoder);
 message_stream!("control", ControlFrame, encode_control, ControlDecoder);
 message_stream!("node", NodeFrame, encode_node, NodeDecoder);
 
+/// Appends a tally frame in the version of a link.
+pub fn encode_tally_in(version: u16, frame: &TallyFrame, out: &mut BytesMut) {
+    encode(frame, version, out);
+}
+
+impl TallyDecoder {
+    /// A decoder for a link of this version.
+    #[must_use]
+    pub fn of_version(version: u16) -> Self {
+        Self(MessageDecoder { version, ..MessageDecoder::default() })
+    }
+}
+
 impl Message for TallyFrame {
     const STREAM: &'static str = "tally";
     const BYTES_MAX: usize = TALLY_FRAME_BYTES_MAX;
+
+    fn has_next_field(&self, version: u16) -> bool {
+        cfg!(feature = "next-version") && version > WIRE_VERSION && matches!(self, Self::Heartbeat(_))
+    }
 
     fn check(&self) -> Result<(), FrameError> {
         match self {
@@ -244,7 +280,7 @@ impl Message for ControlFrame {
         match self {
             Self::Invite { name, durability: _ } => group_name(name)?,
             Self::Refuse { reason: words, refusal: _ } => reason(words)?,
-            Self::Follow { next, voter } => {
+            Self::Follow { next, voter, level: _ } => {
                 counter("log position", next.0)?;
                 counter("consensus id", voter.0)?;
             }

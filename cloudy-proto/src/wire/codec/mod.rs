@@ -18,7 +18,9 @@ pub use command::{CommandError, decode_command, encode_command};
 pub use header::{HeaderDecoder, HeaderError, encode_header};
 pub use lane::{LaneDecoder, encode_lane};
 pub(crate) use log_state::{decode_log_state, encode_log_state};
-pub use message::{ControlDecoder, NodeDecoder, TallyDecoder, encode_control, encode_node, encode_tally};
+pub use message::{
+    ControlDecoder, NodeDecoder, TallyDecoder, encode_control, encode_node, encode_tally, encode_tally_in,
+};
 pub(crate) use message::{decode_base, encode_base};
 
 use crate::config::ParametersError;

@@ -18,7 +18,7 @@ use crate::wire::codec::{ControlDecoder, HeaderDecoder, LaneDecoder, NodeDecoder
 use crate::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, Heartbeat, HeldPart,
     KnownSkip, LaneFrame, NameReport, NamedGroup, NodeFrame, Opening, Rates, Refusal, ReportedSeed, Stall, Stream,
-    StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    StreamHeader, TallyFrame, WIRE_VERSION, Wedged, WireVersions,
 };
 
 const CHECKPOINT: Checkpoint = Checkpoint { index: Index(65_536), digest: Digest(0x0123_4567_89ab_cdef) };
@@ -42,7 +42,7 @@ fn addresses() -> Vec<SocketAddr> {
 #[test]
 fn headers() {
     let of = |stream| StreamHeader {
-        version: WIRE_VERSION,
+        versions: WireVersions::CURRENT,
         group: GroupId([0x11; 16]),
         incarnation: Incarnation(300),
         stream,
@@ -130,7 +130,7 @@ fn control_frames() {
         ControlFrame::Invite { name: "demo".into(), durability: Durability::Disk },
         ControlFrame::Accept { run: 300 },
         ControlFrame::Refuse { reason: "busy".into(), refusal: Refusal::Final },
-        ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3) },
+        ControlFrame::Follow { next: LogIndex(300), voter: ConsensusId(3), level: WIRE_VERSION },
         ControlFrame::Log { first: LogIndex(300), entries: vec![Bytes::from_static(b"one"), Bytes::new()], term: 4 },
         ControlFrame::Ready { view },
         ControlFrame::Wedge { view, last: true, again: false },
@@ -167,7 +167,7 @@ fn control_frames() {
         ControlFrame::Consensus(consensus()),
         ControlFrame::Leave,
         ControlFrame::Running { name: "demo".into(), creator: NodeId([0xaa; 32]), durability: Durability::Memory },
-        ControlFrame::Join { run: 300, observer: true, result: CHECKPOINT },
+        ControlFrame::Join { run: 300, observer: true, result: CHECKPOINT, level: WIRE_VERSION },
         ControlFrame::Refer {
             coordinator: NodeId([0xaa; 32]),
             addresses: addresses(),
@@ -291,6 +291,7 @@ fn commands() {
         voter(VoterRole::Voter),
         voter(VoterRole::Gone),
         Command::Left { node, incarnation: Incarnation(300) },
+        Command::Level { level: 300 },
     ];
     let lines: String = commands.iter().map(|command| line(command, &encode_command(command))).collect();
     insta::assert_snapshot!(lines);

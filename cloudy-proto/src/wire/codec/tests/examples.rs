@@ -24,7 +24,7 @@ use crate::wire::codec::{COUNTER_MAX, DURATION_MAX};
 use crate::wire::{
     ConsensusEntry, ConsensusKind, ConsensusMessage, ControlFrame, Fetch, Fetched, Findings, Heartbeat, HeldPart,
     KnownSkip, LaneFrame, NameReport, NamedGroup, NodeFrame, Opening, Rates, Refusal, ReportedSeed, Stall, Stream,
-    StreamHeader, TallyFrame, WIRE_VERSION, Wedged,
+    StreamHeader, TallyFrame, Wedged, WireVersions,
 };
 use crate::words::harmless;
 
@@ -118,7 +118,7 @@ pub(super) fn header() -> impl Strategy<Value = StreamHeader> {
         Just(Stream::Result),
     ];
     (any::<[u8; 16]>(), counter(), stream).prop_map(|(group, incarnation, stream)| StreamHeader {
-        version: WIRE_VERSION,
+        versions: WireVersions::CURRENT,
         group: GroupId(group),
         incarnation: Incarnation(incarnation),
         stream,
@@ -291,7 +291,11 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| ControlFrame::Invite { name, durability: Durability::Disk }),
         any::<u64>().prop_map(|run| ControlFrame::Accept { run }),
         (reason(), refusal()).prop_map(|(reason, refusal)| ControlFrame::Refuse { reason, refusal }),
-        (counter(), consensus_id()).prop_map(|(next, voter)| ControlFrame::Follow { next: LogIndex(next), voter }),
+        (counter(), consensus_id(), any::<u16>()).prop_map(|(next, voter, level)| ControlFrame::Follow {
+            next: LogIndex(next),
+            voter,
+            level
+        }),
         (counter(), vec(bytes(60), 0..=LOG_ENTRIES_PER_FRAME_MAX), counter())
             .prop_map(|(first, entries, term)| ControlFrame::Log { first: LogIndex(first), entries, term }),
         counter().prop_map(|view| ControlFrame::Ready { view: ViewId(view) }),
@@ -333,11 +337,8 @@ pub(super) fn control() -> impl Strategy<Value = ControlFrame> {
             creator,
             durability: Durability::Memory,
         }),
-        (any::<u64>(), any::<bool>(), checkpoint()).prop_map(|(run, observer, result)| ControlFrame::Join {
-            run,
-            observer,
-            result
-        }),
+        (any::<u64>(), any::<bool>(), checkpoint(), any::<u16>())
+            .prop_map(|(run, observer, result, level)| { ControlFrame::Join { run, observer, result, level } }),
         (counter(), counter(), bytes(60)).prop_map(|(index, term, state)| ControlFrame::LogState {
             index: LogIndex(index),
             term,
@@ -475,6 +476,7 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
         Just(Command::Close),
         (consensus_id(), node_id(), role()).prop_map(|(id, node, role)| Command::Voter { id, node, role }),
         (node_id(), counter()).prop_map(|(node, run)| Command::Left { node, incarnation: Incarnation(run) }),
+        any::<u16>().prop_map(|level| Command::Level { level }),
     ]
 }
 

@@ -19,7 +19,7 @@ use crate::limits::{
 use crate::view::Place;
 use crate::wire::{
     Fetch, Fetched, Findings, Heartbeat, HeldPart, KnownSkip, NameReport, NamedGroup, Opening, Refusal, ReportedSeed,
-    Stall, Stream, WIRE_VERSION, Wedged,
+    Stall, Stream, WIRE_VERSION, Wedged, WireVersions,
 };
 
 fn refused<C: Codec>(bytes: &[u8]) -> C::Error {
@@ -49,22 +49,47 @@ fn message(encoded: &[u8]) -> BytesMut {
 }
 
 fn header(stream: Stream) -> StreamHeader {
-    StreamHeader { version: WIRE_VERSION, group: GroupId([1; 16]), incarnation: Incarnation(1), stream }
+    StreamHeader { versions: WireVersions::CURRENT, group: GroupId([1; 16]), incarnation: Incarnation(1), stream }
 }
 
 #[test]
 fn another_version_is_told_in_words_before_anything_else_is_read() {
-    let theirs = WIRE_VERSION + 1;
-    let mut bytes = encode_header(&StreamHeader { version: theirs, ..header(Stream::Node) }).to_vec();
-    bytes.truncate(8);
+    let theirs = WireVersions { min: WIRE_VERSION + 1, max: WIRE_VERSION + 2 };
+    let mut bytes = encode_header(&StreamHeader { versions: theirs, ..header(Stream::Node) }).to_vec();
+    bytes.truncate(10);
     let error = refused::<HeaderDecoder>(&bytes);
-    assert_eq!(error, HeaderError::Version { theirs, ours: WIRE_VERSION });
+    assert_eq!(error, HeaderError::Version { theirs, ours: WireVersions::CURRENT });
     assert_eq!(
         error.to_string(),
-        format!(
-            "the peer speaks wire version {theirs}, this node {WIRE_VERSION}: run releases of cloudy that share one"
-        )
+        "one node speaks wire version 7, the other 8 to 9: run releases of cloudy that share a version"
     );
+}
+
+#[test]
+fn a_header_with_a_version_in_common_is_read() {
+    let sent = StreamHeader { versions: WireVersions { min: 1, max: WIRE_VERSION + 1 }, ..header(Stream::Node) };
+    let read = HeaderDecoder::default().feed(&mut &encode_header(&sent)[..]);
+    assert_eq!(read, Ok(Some(sent)));
+}
+
+/// The version of a link decides whether a heartbeat ends with the field of the next version.
+#[cfg(feature = "next-version")]
+#[test]
+fn the_next_versions_field_is_on_links_of_that_version_only() {
+    use crate::wire::NEXT_VERSION;
+    let frame = TallyFrame::Heartbeat(Heartbeat::default());
+    let encoded = |version| {
+        let mut bytes = bytes::BytesMut::new();
+        encode_tally_in(version, &frame, &mut bytes);
+        bytes
+    };
+    let [now, next] = [WIRE_VERSION, NEXT_VERSION].map(encoded);
+    assert_eq!(next.len(), now.len() + 1);
+    for (version, bytes) in [(WIRE_VERSION, &now), (NEXT_VERSION, &next)] {
+        assert_eq!(TallyDecoder::of_version(version).feed(&mut &bytes[..]), Ok(Some(frame.clone())));
+    }
+    let read = TallyDecoder::of_version(WIRE_VERSION).feed(&mut &next[..]);
+    assert_eq!(read, Err(FrameError::Trailing { stream: "tally", bytes: 1 }));
 }
 
 #[test]
@@ -73,12 +98,12 @@ fn a_header_is_refused() {
 
     let good = encode_header(&header(Stream::Node)).to_vec();
     let mut long = good.clone();
-    long[8..10].copy_from_slice(&(STREAM_HEADER_BYTES_MAX as u16 - 9).to_le_bytes());
+    long[10..12].copy_from_slice(&(STREAM_HEADER_BYTES_MAX as u16 - 11).to_le_bytes());
     let too_long = HeaderError::TooLong { bytes: STREAM_HEADER_BYTES_MAX + 1, max: STREAM_HEADER_BYTES_MAX };
-    assert_eq!(refused::<HeaderDecoder>(&long[..10]), too_long);
+    assert_eq!(refused::<HeaderDecoder>(&long[..12]), too_long);
 
     let mut trailing = good.clone();
-    trailing[8] += 1;
+    trailing[10] += 1;
     trailing.push(0);
     assert_eq!(refused::<HeaderDecoder>(&trailing), HeaderError::Trailing(1));
 
@@ -271,8 +296,11 @@ fn a_control_frame_out_of_bounds_is_refused() {
         ControlFrame::Refuse { reason: "r".repeat(513), refusal: Refusal::Final },
         over("a reason's bytes", 513, 512),
     );
-    check(ControlFrame::Follow { next: first, voter: ConsensusId(0) }, counter("log position"));
-    check(ControlFrame::Follow { next: LogIndex(1), voter: ConsensusId(u64::MAX) }, counter("consensus id"));
+    check(ControlFrame::Follow { next: first, voter: ConsensusId(0), level: WIRE_VERSION }, counter("log position"));
+    check(
+        ControlFrame::Follow { next: LogIndex(1), voter: ConsensusId(u64::MAX), level: WIRE_VERSION },
+        counter("consensus id"),
+    );
     check(ControlFrame::Log { first, entries: vec![], term: 0 }, counter("log position"));
     let (first, entries) = (LogIndex(1), vec![Bytes::new(); LOG_ENTRIES_PER_FRAME_MAX + 1]);
     check(ControlFrame::Log { first, entries, term: 0 }, over("log entries", 65, 64));
@@ -299,7 +327,7 @@ fn a_control_frame_out_of_bounds_is_refused() {
     check(ControlFrame::Fetched(Fetched::Truncated { first: index }), counter("index"));
     let result = Checkpoint { index, ..Checkpoint::default() };
     check(ControlFrame::Final { result, report: Bytes::new() }, counter("index"));
-    check(ControlFrame::Join { run: 1, observer: false, result }, counter("index"));
+    check(ControlFrame::Join { run: 1, observer: false, result, level: WIRE_VERSION }, counter("index"));
     let (node, healthy) = (NodeId([1; 32]), Checkpoint::default());
     let diverged = |view, theirs, ours| ControlFrame::Diverged { view: ViewId(view), node, theirs, ours };
     check(diverged(u64::MAX, healthy, healthy), counter("view"));

@@ -1,0 +1,129 @@
+//! The feature level of the group (`protocol.md` §6.10): raised by the coordinator, obeyed by every node.
+
+use crate::command::Command;
+use crate::id::NodeId;
+use crate::machine::Machine;
+use crate::wire::CommandError;
+
+impl Machine {
+    /// Coordinator: raises the feature level once every member and every voter supports a higher one.
+    pub(super) fn raise_level(&mut self) {
+        let (me, own, level) = (self.identity.me, self.identity.level_max, self.log.level());
+        if own <= level {
+            return;
+        }
+        let Some(coordinating) = &mut self.coordinating else { return };
+        let Some(view) = self.log.state().view().filter(|view| !view.last) else { return };
+        let members = view.ring.iter().map(|member| member.node);
+        let voters = self.log.state().electors().map(|(_, node, _)| node);
+        let supported = |node: NodeId| if node == me { Some(own) } else { coordinating.level_of(node) };
+        // None while a node has not reported its level in this term.
+        let common = members.chain(voters).try_fold(own, |least, node| Some(least.min(supported(node)?)));
+        if let Some(common) = common.filter(|common| *common > level && coordinating.propose_level(*common)) {
+            self.log.propose(&Command::Level { level: common });
+            #[cfg(feature = "next-version")]
+            self.log.propose(&Command::Next);
+            self.run_consensus();
+        }
+    }
+
+    /// Checks whether this node supports the feature level of the group.
+    pub(super) fn check_level(&self) -> Result<(), CommandError> {
+        let (level, supported) = (self.log.state().level(), self.identity.level_max);
+        if level > supported { Err(CommandError::Level { level, supported }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Parameters;
+    use crate::digest::Checkpoint;
+    use crate::id::{ConsensusId, Incarnation, LogIndex};
+    use crate::io::{Event, Frame, Input, Output};
+    use crate::machine::Machine;
+    use crate::machine::tests::{COORDINATOR, JOINER, MEMBER, drain, pair};
+    use crate::wire::{CommandError, ControlFrame, Stream, WIRE_VERSION};
+
+    const NEXT: u16 = WIRE_VERSION + 1;
+
+    fn hear(machine: &mut Machine, from: crate::NodeId, frame: ControlFrame) -> Vec<Output> {
+        let (now, incarnation) = (machine.timers.now(), Incarnation(0));
+        machine.handle(now, Input::Frame { from, incarnation, stream: Stream::Control, frame: Frame::Control(frame) });
+        drain(machine)
+    }
+
+    /// The frames that the coordinator sends to a node.
+    fn sent(outputs: Vec<Output>, node: crate::NodeId) -> Vec<ControlFrame> {
+        let sent = outputs.into_iter().filter_map(|output| match output {
+            Output::Send { to, frame: Frame::Control(frame), .. } if to == node => Some(frame),
+            _ => None,
+        });
+        sent.collect()
+    }
+
+    /// A coordinator that supports the next level, after its member has named the level that it supports.
+    fn coordinator(of_member: u16) -> (Machine, Machine) {
+        let (mut coordinator, member) = pair(Parameters::default());
+        coordinator.identity.level_max = NEXT;
+        let next = coordinator.log.state().next();
+        hear(&mut coordinator, MEMBER, ControlFrame::Follow { next, voter: ConsensusId(0), level: of_member });
+        coordinator.raise_level();
+        (coordinator, member)
+    }
+
+    #[test]
+    fn the_level_rises_once_every_member_supports_it_and_never_falls() {
+        let (mut coordinator, _) = coordinator(WIRE_VERSION);
+        assert_eq!(coordinator.log.level(), WIRE_VERSION);
+        let next = coordinator.log.state().next();
+        let mut follow = |level| {
+            hear(&mut coordinator, MEMBER, ControlFrame::Follow { next, voter: ConsensusId(0), level });
+            coordinator.raise_level();
+            coordinator.log.level()
+        };
+        assert_eq!([NEXT, WIRE_VERSION].map(&mut follow), [NEXT, NEXT]);
+    }
+
+    #[test]
+    fn a_member_below_the_level_stops_in_words() {
+        let (mut coordinator, mut member) = coordinator(NEXT);
+        let first = member.log.state().next();
+        let follow = ControlFrame::Follow { next: first, voter: ConsensusId(0), level: NEXT };
+        let log = sent(hear(&mut coordinator, MEMBER, follow), MEMBER);
+        let log = log.into_iter().find(|frame| matches!(frame, ControlFrame::Log { .. })).expect("the log");
+        let outputs = hear(&mut member, COORDINATOR, log);
+        let error = outputs.iter().find_map(|output| match output {
+            Output::Event(Event::UnreadableLog { error, .. }) => Some(error.clone()),
+            _ => None,
+        });
+        assert_eq!(error, Some(CommandError::Level { level: NEXT, supported: WIRE_VERSION }), "{outputs:?}");
+    }
+
+    #[test]
+    fn a_joiner_below_the_level_is_refused_in_words() {
+        let (mut coordinator, _) = coordinator(NEXT);
+        coordinator.link_up(JOINER, Vec::new());
+        let mut join = |level| {
+            let join = ControlFrame::Join { run: 7, observer: false, result: Checkpoint::default(), level };
+            let reason = sent(hear(&mut coordinator, JOINER, join), JOINER).into_iter().find_map(|frame| match frame {
+                ControlFrame::Refuse { reason, .. } => Some(reason),
+                _ => None,
+            });
+            reason.unwrap_or_default()
+        };
+        assert!(
+            join(WIRE_VERSION).contains("has feature level 8, and the program of this node supports levels up to 7")
+        );
+        assert_eq!(join(NEXT), "");
+    }
+
+    #[test]
+    fn a_state_of_the_log_keeps_the_level() {
+        let (coordinator, mut member) = coordinator(NEXT);
+        let state = crate::wire::encode_log_state(&coordinator.log.state().log_state());
+        let index = LogIndex(coordinator.log.state().next().0 - 1);
+        let skipped = member.skip_log(index, 1, state);
+        assert_eq!(skipped, Err(CommandError::Level { level: NEXT, supported: WIRE_VERSION }));
+        assert_eq!(member.log.level(), NEXT);
+    }
+}
