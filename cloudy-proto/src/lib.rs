@@ -58,6 +58,7 @@ pub use io::{
     NoCompleteMember, Outcome, Output, PendingSlot, Phase, Position, Request, SlowDownEnd, StaleDisk, Status,
     VotesLost, WaitCause, Waiting,
 };
+pub use limits::ServeLimits;
 pub use machine::{FinalOutcomes, Machine, MachineConfig, Role};
 pub use read_back::{Stored, StoredError};
 pub use recovery::{AloneError, StoredState};

@@ -134,3 +134,19 @@ const _: () = assert!(RUNS_ADMITTED_MAX + EVICTED_REMEMBERED_MAX + OTHERS_REMEMB
 pub const DURATION_MAX: Duration = Duration::from_secs(u32::MAX as u64);
 /// The time for which a finished session serves members that have not reported (`protocol.md` §9).
 pub const LINGER: Duration = Duration::from_secs(2);
+
+/// The amounts in which a node sends the result to a node that fetches it. They do not change the result: nodes may
+/// differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServeLimits {
+    /// Maximum bytes of an entry or a snapshot in one frame: 1 to [`FETCH_PART_BYTES`], the default.
+    pub part_bytes: usize,
+    /// Maximum bytes of the stored result that are read at once, one entry at least. Default: [`READ_BYTES_MAX`].
+    pub read_bytes: usize,
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        Self { part_bytes: FETCH_PART_BYTES, read_bytes: READ_BYTES_MAX }
+    }
+}

@@ -8,7 +8,7 @@ use cloudy_proto::slot::{Batch, push_payload};
 use cloudy_proto::wire::Stream;
 use cloudy_proto::{
     Admission, Durability, Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Output, Parameters,
-    Record, Request, Role, Rules, Seq, StoredBody, Time,
+    Record, Request, Role, Rules, Seq, ServeLimits, StoredBody, Time,
 };
 
 const CREATOR: usize = 0;
@@ -36,6 +36,7 @@ fn machine(me: usize, role: Role, durability: Durability) -> Machine {
         retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
         level_max: cloudy_proto::wire::WIRE_VERSION,
+        serves: ServeLimits::default(),
         rules: Rules::default(),
     })
 }

@@ -8,7 +8,7 @@ use cloudy_proto::slot::{Batch, push_payload};
 use cloudy_proto::wire::{ControlFrame, Stream};
 use cloudy_proto::{
     Checkpoint, Durability, Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Parameters, Request,
-    Role, Rules, Seq, Time,
+    Role, Rules, Seq, ServeLimits, Time,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -29,6 +29,7 @@ fn group() -> Machine {
         retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
         level_max: cloudy_proto::wire::WIRE_VERSION,
+        serves: ServeLimits::default(),
         rules: Rules::default(),
     });
     hand(&mut machine, Input::Request(Request::Create { session: None }));

@@ -10,8 +10,8 @@ use cloudy_proto::wire::{
 };
 use cloudy_proto::{
     ApprovedItem, Command, ConsensusId, Durability, Event, Frame, Incarnation, Input, LogBase, LogIndex, Machine,
-    MachineConfig, NodeId, Output, Parameters, Rank, Record, Request, Role, Round, Rules, Seq, StaleDisk, Stored, Time,
-    ViewId, Vote, VoterRole,
+    MachineConfig, NodeId, Output, Parameters, Rank, Record, Request, Role, Round, Rules, Seq, ServeLimits, StaleDisk,
+    Stored, Time, ViewId, Vote, VoterRole,
 };
 
 use crate::sim::world::GROUP;
@@ -34,6 +34,7 @@ fn config(role: Role, rules: Rules) -> MachineConfig {
         retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
         level_max: cloudy_proto::wire::WIRE_VERSION,
+        serves: ServeLimits::default(),
         rules,
     }
 }

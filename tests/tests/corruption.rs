@@ -8,7 +8,7 @@ use cloudy_tests::scenario::Scenario;
 use cloudy_tests::sim::corruption::{Corrupted, Corruption};
 use cloudy_tests::sim::plan::{Fault, Newcomer, Plan, Who};
 use cloudy_tests::sim::run::run;
-use cloudy_tests::sim::stats::Met;
+use cloudy_tests::sim::stats::{Met, Stats};
 use cloudy_tests::sim::world::World;
 
 /// Enough payloads for a checkpoint of the digest (`protocol.md` §8), in a few slots.
@@ -254,4 +254,56 @@ fn a_corrupted_observer_reaches_no_other() {
         runs += 1;
     }
     assert!(stopped > 5, "{stopped} observers of {runs} have found that something of theirs is altered");
+}
+
+/// Plans of the usual test run; the environment variable `CLOUDY_CORRUPTION_PLANS` sets another number.
+const PLANS: u64 = 140;
+/// The seed of the first plan.
+const PLANS_FROM: u64 = 40;
+
+/// The value to alter in the run of a plan, by its seed: records on a member's disk, the result that a learner or an
+/// observer fetches, the control log or its state at any node, or a member's answer to `Wedge`. None if the plan has no
+/// such node.
+fn corruption_of(plan: &Plan) -> Option<Corruption> {
+    let newcomers = |wanted: Newcomer| {
+        let newcomers = plan.newcomers.iter().enumerate().filter(move |(_, (_, newcomer))| *newcomer == wanted);
+        newcomers.map(|(at, _)| plan.nodes + at).collect::<Vec<usize>>()
+    };
+    let members: Vec<usize> = plan.members().collect();
+    let (what, homes) = match plan.seed % 7 {
+        0 => (Corrupted::Stored, members.into_iter().filter(|_| plan.on_disk()).collect()),
+        1 => (Corrupted::Fetched, members.into_iter().chain(newcomers(Newcomer::Member)).collect()),
+        2 => (Corrupted::Fetched, newcomers(Newcomer::Observer)),
+        3 => (Corrupted::Command, (0..plan.homes()).collect()),
+        4 => (Corrupted::LogState, (0..plan.homes()).collect()),
+        5 => (Corrupted::Cut, (0..plan.homes()).collect()),
+        _ => (Corrupted::Answer, members),
+    };
+    let home = *homes.get((plan.seed / 7) as usize % homes.len().max(1))?;
+    Some(Corruption { home, what })
+}
+
+/// With any further faults, an altered value is in no result and no log but those of its node, and of nodes that
+/// received a part of the result or of the log from it.
+#[test]
+fn an_altered_value_stays_at_its_node_and_those_that_fetched_from_it() {
+    let plans = std::env::var("CLOUDY_CORRUPTION_PLANS").ok().and_then(|plans| plans.parse().ok()).unwrap_or(PLANS);
+    let mut stats = Stats::default();
+    let mut stopped = [Met::CommandAltered, Met::LogStateAltered, Met::AnswerAltered].map(|altered| (altered, 0));
+    for mut plan in (PLANS_FROM..PLANS_FROM + plans).map(Plan::of) {
+        plan.corruption = corruption_of(&plan);
+        let (seed, Some(corruption)) = (plan.seed, plan.corruption) else { continue };
+        let outcome = run(plan, false);
+        let unsafe_at = outcome.failure.filter(|failure| failure.rule != "a calm world settles");
+        assert_eq!(unsafe_at, None, "seed {seed}, {corruption:?}");
+        let of_kind = stopped.iter_mut().filter(|(altered, _)| *altered == corruption.what.met());
+        of_kind.for_each(|(_, count)| *count += outcome.stats.count(Met::Corrupted));
+        stats.merge(&outcome.stats);
+    }
+    for required in [Met::FetchedAltered, Met::StoredAltered, Met::AlteredPassedOn] {
+        assert!(stats.count(required) > 0, "{required:?} never happened:\n{stats}");
+    }
+    for (altered, nodes) in stopped {
+        assert!(nodes > 0, "{altered:?}: no node has found that, altered {} times", stats.count(altered));
+    }
 }

@@ -153,6 +153,36 @@ fn fixed_timeouts_evict_what_is_slow() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Coordinators stand still one after the other, each for ten seconds, also while all processes are slow: another node
+/// coordinates soon, however often that happens, and approvals continue once all run again.
+#[test]
+fn coordinators_that_stand_still_in_turn_cost_seconds() -> Result<(), Failure> {
+    for (rest_ms, limit_ms) in [(0, 1_000), (200, 8_000)] {
+        let mut plan = busy(Plan::calm(5, None));
+        plan.parameters.on_failure = OnFailure::Wait;
+        plan.heal_at_us = 400 * SECOND;
+        plan.slowness.rests.push(Spell { home: None, since_us: SECOND, takes_us: rest_ms * MS });
+        let mut story = Scenario::begin(plan)?;
+        story.pass(10 * SECOND)?;
+        for turn in 1..=6 {
+            let paused = story.world.judge.coordinator();
+            story.suffers(Fault::Slow { who: Who::Coordinator, for_us: 10 * SECOND })?;
+            let since_us = story.world.now_us;
+            story.until("another node coordinates", |world| {
+                world.judge.coordinator() != paused || world.now_us > since_us + limit_ms * MS
+            })?;
+            let took_ms = (story.world.now_us - since_us) / MS;
+            assert!(took_ms < limit_ms, "rest {rest_ms} ms, turn {turn}: {took_ms} ms");
+            // The next one stands still as soon as this one runs again.
+            story.pass((10_000 - took_ms) * MS + 300 * MS)?;
+        }
+        let approved = story.world.judge.approved();
+        story.pass(20 * SECOND)?;
+        assert!(story.world.judge.approved() > approved, "approvals continue");
+    }
+    Ok(())
+}
+
 const SLOW_PATH_PAYLOAD_BYTES: u64 = 4_000;
 
 /// Three members, of which two broadcast about 250 kB a second, and the third comes back over links of 100 kB a second.

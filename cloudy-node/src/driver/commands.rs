@@ -5,8 +5,8 @@ use std::sync::Arc;
 use cloudy_proto::limits::{INVITED_MAX, LOG_ENTRIES_MAX};
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Refusal, Stream};
 use cloudy_proto::{
-    Durability, Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Request, Role, Rules, StoredError,
-    harmless,
+    Durability, Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Request, Role, Rules, ServeLimits,
+    StoredError, harmless,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -236,6 +236,7 @@ impl Driver {
             retain_disk_bytes: config.retain_disk_bytes,
             log_entries_max: LOG_ENTRIES_MAX,
             level_max: wire_versions().max,
+            serves: ServeLimits::default(),
             rules: Rules::default(),
         }
     }

@@ -6,7 +6,7 @@ use cloudy_proto::limits::LOG_ENTRIES_MAX;
 use cloudy_proto::wire::Stream;
 use cloudy_proto::{
     Admission, Durability, Event, Frame, GroupId, Incarnation, Input, Machine, MachineConfig, Output, Parameters,
-    Request, Role, Rules, Time,
+    Request, Role, Rules, ServeLimits, Time,
 };
 
 use super::{MEMBERS, id_of, position_of};
@@ -73,6 +73,7 @@ fn machine(at: usize) -> Machine {
         retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
         level_max: cloudy_proto::wire::WIRE_VERSION,
+        serves: ServeLimits::default(),
         rules: Rules::default(),
     })
 }

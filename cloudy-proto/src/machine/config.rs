@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 
 use crate::config::{Durability, Parameters};
 use crate::id::{GroupId, Index, NodeId};
+use crate::limits::ServeLimits;
 use crate::machine::arrival::Arrival;
 use crate::machine::creation::Creation;
 use crate::machine::join::{Aim, Joining};
@@ -88,6 +89,8 @@ pub struct MachineConfig {
     pub log_entries_max: usize,
     /// The highest feature level that this node supports: the newest wire version that it speaks.
     pub level_max: u16,
+    /// The amounts in which it sends the result to others.
+    pub serves: ServeLimits,
     /// The rules that are in force: all.
     pub rules: Rules,
 }

@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 
 use crate::config::Durability;
 use crate::id::{GroupId, Incarnation, NodeId};
+use crate::limits::ServeLimits;
 use crate::rules::Rules;
 
 /// The identity of this node in its group, and its configuration.
@@ -25,5 +26,6 @@ pub(super) struct Identity {
     pub(super) durability: Durability,
     /// The highest feature level that this node supports.
     pub(super) level_max: u16,
+    pub(super) serves: ServeLimits,
     pub(super) rules: Rules,
 }

@@ -147,6 +147,7 @@ impl Machine {
                 reads_all: index == Index(1),
                 durability: config.durability,
                 level_max: config.level_max,
+                serves: config.serves,
                 rules: config.rules,
             },
         };

@@ -9,7 +9,7 @@ use crate::config::Durability;
 use crate::digest::{Digest, digest_of};
 use crate::id::{Index, ViewId};
 use crate::io::Position;
-use crate::limits::{FETCH_PART_BYTES, SNAPSHOT_PIN_IDLE, SNAPSHOT_PIN_MAX, SNAPSHOTS_PINNED_MAX};
+use crate::limits::{SNAPSHOT_PIN_IDLE, SNAPSHOT_PIN_MAX, SNAPSHOTS_PINNED_MAX};
 use crate::machine::Machine;
 use crate::stored::StoredSnapshot;
 use crate::time::Time;
@@ -59,12 +59,12 @@ impl Offering {
         self.offer.length() - self.offset
     }
 
-    /// The next part, and the rest if there is any.
-    pub(super) fn next_part(self) -> (Fetched, Option<Self>) {
+    /// The next part of at most this size, and the rest if there is any.
+    pub(super) fn next_part(self, part_bytes: usize) -> (Fetched, Option<Self>) {
         let Offer { index, digest, ref base, ref state, .. } = *self.offer;
         let offset = self.offset as usize;
         let (piece, start) = if offset < base.len() { (base, offset) } else { (state, offset - base.len()) };
-        let part = piece.slice(start..piece.len().min(start + FETCH_PART_BYTES));
+        let part = piece.slice(start..piece.len().min(start + part_bytes));
         let (base_length, length) = (base.len() as u64, self.offer.length());
         let next = self.offset + part.len() as u64;
         let rest = (next < length).then(|| Self { offer: Arc::clone(&self.offer), offset: next });

@@ -7,7 +7,7 @@ use crate::catch_up::Part;
 use crate::config::Durability;
 use crate::id::{Index, NodeId, ViewId};
 use crate::io::{ApprovedItem, Entry, Frame, Output, Position};
-use crate::limits::{FETCH_BURST_BYTES, FETCH_PART_BYTES, FETCH_PART_COST_BYTES, READ_BYTES_MAX, SNAPSHOT_PIN_IDLE};
+use crate::limits::{FETCH_BURST_BYTES, FETCH_PART_COST_BYTES, SNAPSHOT_PIN_IDLE};
 use crate::machine::Machine;
 use crate::machine::offers::{Offering, Offers};
 use crate::machine::pace::Pace;
@@ -111,7 +111,7 @@ impl Serving {
     }
 
     /// The next part of an entry, and whether it is the last. A held part of another entry does not count.
-    fn part_of(&mut self, entry: &Entry) -> (Fetched, bool) {
+    fn part_of(&mut self, entry: &Entry, part_bytes: usize) -> (Fetched, bool) {
         let body = &entry.batch.body;
         let length = body.len() as u64;
         if self.body_length != length {
@@ -119,7 +119,7 @@ impl Serving {
         }
         let offset = self.sent_of_body;
         let start = offset as usize;
-        let part = body.slice(start..body.len().min(start + FETCH_PART_BYTES));
+        let part = body.slice(start..body.len().min(start + part_bytes));
         self.sent += part.len() as u64 + FETCH_PART_COST_BYTES;
         self.sent_of_body += part.len() as u64;
         let is_last = self.sent_of_body >= length;
@@ -154,12 +154,13 @@ impl Machine {
     /// Sends within the credit, at most [`FETCH_BURST_BYTES`] at once.
     fn serve_on(&mut self, to: NodeId) {
         let Some(mut serving) = self.catch_up.transfers.serving.remove(&to) else { return };
+        let part_bytes = self.identity.serves.part_bytes;
         let until = serving.credit.min(serving.sent + FETCH_BURST_BYTES);
         let mut waits = serving.is_over;
         while !serving.is_over && serving.sent < until {
             match self.next_step(to, &mut serving) {
                 Step::Entry(entry) => {
-                    let (part, is_last) = serving.part_of(&entry);
+                    let (part, is_last) = serving.part_of(&entry, part_bytes);
                     if is_last {
                         let next = serving.next;
                         serving.read.retain(|read| !read.is_before(next));
@@ -177,7 +178,7 @@ impl Machine {
                 Step::Snapshot(offering) => {
                     self.catch_up.transfers.offers.touch(&offering, self.timers.now());
                     serving.next = offering.needed();
-                    let (part, rest) = offering.next_part();
+                    let (part, rest) = offering.next_part(part_bytes);
                     serving.sent += part_cost(&part);
                     serving.is_over = rest.is_none();
                     waits = serving.is_over;
@@ -284,7 +285,7 @@ impl Machine {
         }
         // Entries that are already being read answer a later request, if it needs the same ones.
         if self.catch_up.transfers.reading.insert(to) {
-            self.outputs.push(Output::ReadResult { to, from, bytes_max: READ_BYTES_MAX });
+            self.outputs.push(Output::ReadResult { to, from, bytes_max: self.identity.serves.read_bytes });
         }
         true
     }

@@ -4,7 +4,7 @@ use super::{Machine, MachineConfig, Role};
 use crate::config::{Durability, Parameters};
 use crate::id::{GroupId, Incarnation, NodeId};
 use crate::io::{Input, Output, Request};
-use crate::limits::LOG_ENTRIES_MAX;
+use crate::limits::{LOG_ENTRIES_MAX, ServeLimits};
 use crate::rules::Rules;
 use crate::time::Time;
 
@@ -29,6 +29,7 @@ fn machine(me: NodeId, role: Role, durability: Durability) -> Machine {
         retain_disk_bytes: None,
         log_entries_max: LOG_ENTRIES_MAX,
         level_max: crate::wire::WIRE_VERSION,
+        serves: ServeLimits::default(),
         rules: Rules::default(),
     })
 }

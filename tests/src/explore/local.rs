@@ -12,7 +12,7 @@ use cloudy_proto::slot::{Batch, push_payload};
 use cloudy_proto::wire::Stream;
 use cloudy_proto::{
     Admission, Durability, Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Output, Parameters,
-    Request, Role, Rule, Rules, Seq, Time,
+    Request, Role, Rule, Rules, Seq, ServeLimits, Time,
 };
 
 use crate::explore::facts::{Broken, Facts};
@@ -198,6 +198,7 @@ impl Locals {
             retain_disk_bytes: None,
             log_entries_max: LOG_ENTRIES_MAX,
             level_max: cloudy_proto::wire::WIRE_VERSION,
+            serves: ServeLimits::default(),
             rules: self.rules,
         });
         let mut live = Live { machine, now: Time(0) };

@@ -8,6 +8,7 @@ use cloudy_proto::wire::{ConsensusMessage, decode_command};
 use cloudy_proto::{Command, Incarnation, InstallView, Machine, NodeId, Origin, Status, ViewId, VoterRole};
 
 use super::{Broken, Failure, Judge};
+use crate::sim::corruption::Corrupted;
 use crate::sim::node::place_of_run;
 use crate::sim::stats::{Met, Stats};
 
@@ -198,13 +199,17 @@ impl Judge {
         let (last, entries) = machine.newly_applied();
         let applied = last.0 as usize;
         let from = core::mem::replace(&mut self.control.nodes[node].applied, applied);
-        if applied == from || (self.log_altered && self.is_tainted(node)) {
+        if applied == from {
             return Ok(());
         }
+        let is_altered = self.log_altered && self.is_tainted(node);
         for (index, entry) in &entries {
             let at = index.0 as usize - 1;
             match self.control.log.get(at) {
                 Some(known) if known == entry => {}
+                Some(_) if is_altered => {}
+                // Its copy of the entry may be the altered one, and what follows is another log.
+                None if is_altered && (at > self.control.log.len() || Corrupted::may_alter(entry)) => return Ok(()),
                 None if at > self.control.log.len() => {
                     return Err(("the control log is one", format!("nobody has the entry before {index}")));
                 }
@@ -226,7 +231,7 @@ impl Judge {
             let skipped_to = gap.map_or(applied, |(_, (index, _))| index.0 as usize - 1);
             self.nodes[node].skipped_to = Some(self.control.view_at(skipped_to));
         }
-        self.same_state(applied, machine.log_state())
+        if is_altered { Ok(()) } else { self.same_state(applied, machine.log_state()) }
     }
 
     /// Nodes that have applied as much of the log have the same state.

@@ -137,7 +137,7 @@ impl Judge {
     /// # Errors
     /// If it differs from what the disk held.
     pub fn restored(&self, place: usize) -> Result<(), Failure> {
-        let Some(stored) = self.nodes[place].restored else { return Ok(()) };
+        let Some(stored) = self.nodes[place].restored.filter(|_| !self.is_tainted(place)) else { return Ok(()) };
         let synced = self.disks.as_ref().map_or(0, |disks| disks[self.home_of[place]].index);
         let index = self.nodes[place].index;
         if index < stored || stored != synced {

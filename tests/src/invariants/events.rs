@@ -57,7 +57,7 @@ impl Judge {
             }
             Event::Diverged { .. } => {
                 self.nodes[node].diverged = true;
-                if self.tainted.is_none() {
+                if self.tainted.is_empty() {
                     return Err(self.failure("healthy results do not differ", node, format!("{event:?}")));
                 }
             }

@@ -46,8 +46,8 @@ use views::{ViewLog, Views, forwarded};
 pub struct Judge {
     /// True time, for reports.
     pub now_us: u64,
-    /// The node with the altered value: its result may differ, and no other.
-    tainted: Option<usize>,
+    /// The node with the altered value, and those that took something of it: their results may differ, and no other.
+    tainted: BTreeSet<usize>,
     /// Its control log is.
     log_altered: bool,
     /// By name: the node.
@@ -91,7 +91,7 @@ impl Judge {
         let token = plan.parameters.ring == cloudy_proto::RingKind::Token;
         Self {
             now_us: 0,
-            tainted: plan.corruption.map(|corruption| corruption.home),
+            tainted: BTreeSet::new(),
             log_altered: plan.corruption.is_some_and(|corruption| corruption.what.is_of_the_log()),
             views: Views::default(),
             survivors: Vec::new(),
@@ -128,7 +128,12 @@ impl Judge {
 
     /// Something of a process's node is altered.
     pub(crate) fn is_tainted(&self, place: usize) -> bool {
-        self.tainted.is_some_and(|home| self.home_of[place] == home)
+        self.tainted.contains(&self.home_of[place])
+    }
+
+    /// Something of a node is altered, or it takes something of a node that is.
+    pub(crate) fn taint(&mut self, home: usize) {
+        self.tainted.insert(home);
     }
 
     /// A node by its name.

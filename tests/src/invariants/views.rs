@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cloudy_proto::wire::{ConsensusMessage, LaneFrame, Stream};
-use cloudy_proto::{Command, InstallView, Origin, RingKind, RingMember, View, ViewId};
+use cloudy_proto::{Command, InstallView, Origin, Rank, RingKind, RingMember, View, ViewId};
 
 use super::control::commands_of;
 use super::lanes::Lanes;
@@ -88,6 +88,12 @@ impl Views {
 }
 
 impl Judge {
+    /// A lane of the view in force at a process is its own.
+    pub(crate) fn owns(&self, place: usize, lane: Rank) -> bool {
+        let log = self.views.get(self.nodes[place].view);
+        log.is_some_and(|log| log.rank_of(place) == Some(lane.at()))
+    }
+
     /// A process was on a ring.
     pub(super) fn was_on_ring(&self, place: usize) -> bool {
         self.views.0.values().any(|log| log.ring.contains(&place))
@@ -158,7 +164,8 @@ impl Judge {
         let Some(log) = self.views.get(install.from).filter(|_| self.disks.is_none()) else { return Ok(()) };
         let goes_on = |member: &&RingMember| member.origin == Origin::Survivor;
         let mut survivors = install.ring.iter().filter(goes_on).filter_map(|member| log.view.rank_of(member.node));
-        if survivors.any(|rank| self.is_complete_in_memory(log, rank.at())) {
+        // What an altered node has is not known.
+        if survivors.any(|rank| self.is_complete_in_memory(log, rank.at()) || self.is_tainted(log.ring[rank.at()])) {
             return Ok(());
         }
         Err(("a survivor has the whole result", format!("nobody of {:?}", install.ring)))

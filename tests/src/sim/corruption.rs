@@ -7,6 +7,7 @@ use cloudy_proto::wire::{ControlFrame, Fetched, LaneFrame, decode_command, encod
 use cloudy_proto::{Command, Digest, Frame, Index, InstallView, Record, Round, StoredBody, ViewId};
 
 use crate::sim::queue::Packet;
+use crate::sim::stats::Met;
 
 /// The altered value, and its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,25 @@ pub enum Corrupted {
 }
 
 impl Corrupted {
+    /// The event that it is altered.
+    #[must_use]
+    pub fn met(self) -> Met {
+        match self {
+            Self::Slot | Self::ShortSlot => Met::SlotAltered,
+            Self::Fetched => Met::FetchedAltered,
+            Self::Stored => Met::StoredAltered,
+            Self::Cut | Self::Command => Met::CommandAltered,
+            Self::LogState => Met::LogStateAltered,
+            Self::Answer => Met::AnswerAltered,
+        }
+    }
+
+    /// An entry of the log may be one that is altered.
+    #[must_use]
+    pub fn may_alter(entry: &Bytes) -> bool {
+        !entry.is_empty() && decode_command(entry).map_or(true, |command| installs_view_2(&command))
+    }
+
     /// It is in the control log.
     #[must_use]
     pub fn is_of_the_log(self) -> bool {
@@ -59,63 +79,88 @@ impl Corrupter {
         Self { plan, done: false }
     }
 
-    /// A frame is on its way.
-    pub(super) fn frame(&mut self, packet: &mut Packet) {
-        let Some(Corruption { home, what }) = self.plan else { return };
-        if let (Corrupted::Answer, Frame::Control(ControlFrame::Wedged(wedged))) = (what, &mut packet.frame)
-            && packet.from == home
-        {
-            (wedged.first, wedged.digest) = (Index(wedged.first.0 + 7), Digest(!wedged.digest.0));
-        }
-        if packet.to != home {
-            return;
-        }
-        match (what, &mut packet.frame) {
+    /// A frame is on its way. True if it is altered.
+    pub(super) fn frame(&mut self, packet: &mut Packet) -> bool {
+        let Some(Corruption { home, what }) = self.plan else { return false };
+        let altered = match (what, &mut packet.frame) {
+            (Corrupted::Answer, Frame::Control(ControlFrame::Wedged(wedged))) if packet.from == home => {
+                (wedged.first, wedged.digest) = (Index(wedged.first.0 + 7), Digest(!wedged.digest.0));
+                true
+            }
+            _ if packet.to != home => false,
             (Corrupted::Slot, Frame::Lane(LaneFrame::Slot(slot))) => self.flip(&mut slot.batch.body),
             (Corrupted::ShortSlot, Frame::Lane(LaneFrame::Slot(slot))) if !self.done => {
                 slot.batch = without_last(&slot.batch);
-                self.done = true;
+                true
             }
             (Corrupted::Fetched, Frame::Control(ControlFrame::Fetched(Fetched::Entry { part, .. }))) => self.flip(part),
             (Corrupted::Cut | Corrupted::Command, Frame::Control(ControlFrame::Log { entries, .. })) => {
-                entries.iter_mut().for_each(|entry| alter_install(what, entry));
+                entries.iter_mut().fold(false, |altered, entry| alter_install(what, entry) | altered)
             }
             (Corrupted::Cut | Corrupted::Command, Frame::Control(ControlFrame::Consensus(message))) => {
-                message.entries.iter_mut().for_each(|entry| alter_install(what, &mut entry.command));
+                let entries = message.entries.iter_mut();
+                entries.fold(false, |altered, entry| alter_install(what, &mut entry.command) | altered)
             }
-            (Corrupted::LogState, Frame::Control(ControlFrame::LogState { state, .. })) => *state = unreadable(),
+            (Corrupted::LogState, Frame::Control(ControlFrame::LogState { state, .. })) => {
+                *state = unreadable();
+                true
+            }
             (Corrupted::LogState, Frame::Control(ControlFrame::Consensus(message))) if !message.snapshot.is_empty() => {
                 message.snapshot = unreadable();
+                true
             }
-            _ => {}
-        }
+            _ => false,
+        };
+        self.done |= altered;
+        altered
     }
 
-    /// Records are on their way to a node's disk.
-    pub(super) fn records(&mut self, home: usize, records: &mut [Record]) {
+    /// Records are on their way to a node's disk. True if one is altered.
+    pub(super) fn records(&mut self, home: usize, records: &mut [Record]) -> bool {
         if self.plan != Some(Corruption { home, what: Corrupted::Stored }) {
-            return;
+            return false;
         }
+        let mut altered = false;
         for record in records {
-            match record {
+            altered |= match record {
                 Record::Slot { slot, .. } => self.flip(&mut slot.batch.body),
-                Record::Entry(entry) => {
-                    if let StoredBody::Here(body) = &mut entry.body {
-                        self.flip(body);
-                    }
-                }
-                _ => {}
-            }
+                Record::Entry(entry) => match &mut entry.body {
+                    StoredBody::Here(body) => self.flip(body),
+                    StoredBody::Slot { .. } => false,
+                },
+                _ => false,
+            };
         }
+        altered
     }
 
-    fn flip(&mut self, body: &mut Bytes) {
+    /// A node that receives this frame from one that is altered may be altered too: the frame has a part of the result,
+    /// of a snapshot or of the control log, or a slot of a third member (`Relay`).
+    pub(super) fn passes_on(&self, packet: &Packet) -> bool {
+        let forwarded = matches!(packet.frame, Frame::Lane(LaneFrame::Slot(_)));
+        let of_result = matches!(
+            packet.frame,
+            Frame::Control(ControlFrame::Fetched(Fetched::Entry { .. } | Fetched::Snapshot { .. }))
+        );
+        let of_log = match &packet.frame {
+            Frame::Control(ControlFrame::Log { .. } | ControlFrame::LogState { .. }) => true,
+            Frame::Control(ControlFrame::Consensus(message)) => {
+                !message.entries.is_empty() || !message.snapshot.is_empty()
+            }
+            _ => false,
+        };
+        let is_of_the_log = self.plan.is_some_and(|plan| plan.what.is_of_the_log());
+        self.done && (forwarded || of_result || (is_of_the_log && of_log))
+    }
+
+    /// Alters the last byte of the first body. True if it does.
+    fn flip(&mut self, body: &mut Bytes) -> bool {
         let mut altered = body.to_vec();
-        if let Some(last) = altered.last_mut().filter(|_| !self.done) {
-            *last ^= 1;
-            *body = altered.into();
-            self.done = true;
-        }
+        let Some(last) = altered.last_mut().filter(|_| !self.done) else { return false };
+        *last ^= 1;
+        *body = altered.into();
+        self.done = true;
+        true
     }
 }
 
@@ -126,13 +171,20 @@ fn without_last(batch: &Batch) -> Batch {
     Batch { count: batch.count - 1, body: body.freeze(), ..batch.clone() }
 }
 
-fn alter_install(what: Corrupted, entry: &mut Bytes) {
-    let Ok(Command::InstallView(install)) = decode_command(entry) else { return };
-    if install.from == ViewId(1) {
-        let cut = install.cut.iter().map(|round| Round(round.0.saturating_sub(1))).collect();
-        let shorter = Command::InstallView(InstallView { cut, ..install });
-        *entry = if what == Corrupted::Cut { encode_command(&shorter) } else { unreadable() };
+fn installs_view_2(command: &Command) -> bool {
+    matches!(command, Command::InstallView(install) if install.from == ViewId(1))
+}
+
+/// True if the entry installs view 2: it is altered.
+fn alter_install(what: Corrupted, entry: &mut Bytes) -> bool {
+    let Ok(Command::InstallView(install)) = decode_command(entry) else { return false };
+    if install.from != ViewId(1) {
+        return false;
     }
+    let cut = install.cut.iter().map(|round| Round(round.0.saturating_sub(1))).collect();
+    let shorter = Command::InstallView(InstallView { cut, ..install });
+    *entry = if what == Corrupted::Cut { encode_command(&shorter) } else { unreadable() };
+    true
 }
 
 /// A frame that no version has written so far.

@@ -4,7 +4,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudy_proto::wire::TallyFrame;
+use cloudy_proto::wire::{ControlFrame, Fetched, TallyFrame};
 use cloudy_proto::{
     ApprovedItem, Entry, Event as Said, Frame, Index, NodeId, Output, Request, SlowDownEnd, Time, wire,
 };
@@ -83,8 +83,15 @@ impl World {
 
     fn send(&mut self, from: usize, to: NodeId, stream: wire::Stream, frame: Frame) -> Result<(), Failure> {
         let to = self.judge.home_of(to);
-        if matches!(frame, Frame::Tally(TallyFrame::Moved { .. })) {
-            self.stats.met(Met::ProgressSaid);
+        match frame {
+            Frame::Tally(TallyFrame::Moved { .. }) => self.stats.met(Met::ProgressSaid),
+            Frame::Control(ControlFrame::Fetched(Fetched::Entry { offset: 1.., .. })) => {
+                self.stats.met(Met::EntryInParts);
+            }
+            Frame::Control(ControlFrame::Fetched(Fetched::Snapshot { offset: 1.., .. })) => {
+                self.stats.met(Met::SnapshotInParts);
+            }
+            _ => {}
         }
         // A link that went down after the frame was put out.
         let Some(epoch) = self.nodes[from].links[to].told else { return Ok(()) };
@@ -96,12 +103,30 @@ impl World {
             packet.frame = round_trip(GROUP, &packet, chunk_bytes)
                 .map_err(|what| self.judge.failure("frames survive the wire", from, what))?;
         }
-        self.corrupter.frame(&mut packet);
+        self.alter(&mut packet);
         let leaves_us = self.now_us + self.plan.slowness.delay_us(packet.from, packet.to);
         if let Some(at) = self.network.send(leaves_us, &packet, &mut self.dice, &mut self.stats) {
             self.queue.at(at, Event::Arrive(packet));
         }
         Ok(())
+    }
+
+    /// Applies the plan's corruption to a frame, and notes who else may be altered by it.
+    fn alter(&mut self, packet: &mut Packet) {
+        if self.corrupter.frame(packet) {
+            self.note_altered();
+        }
+        let is_own = matches!(packet.stream, wire::Stream::Lane { lane, .. } if self.judge.owns(packet.sender, lane));
+        if !is_own && self.judge.is_tainted(packet.sender) && self.corrupter.passes_on(packet) {
+            self.stats.met(Met::AlteredPassedOn);
+            self.judge.taint(packet.to);
+        }
+    }
+
+    pub(super) fn note_altered(&mut self) {
+        let Some(corruption) = self.plan.corruption else { return };
+        self.stats.met(corruption.what.met());
+        self.judge.taint(corruption.home);
     }
 
     fn said(&mut self, node: usize, event: Said) -> Result<(), Failure> {

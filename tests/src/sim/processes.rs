@@ -45,6 +45,7 @@ impl World {
             retain_disk_bytes: self.plan.retain_disk_bytes,
             log_entries_max: self.plan.log_entries_max,
             level_max: cloudy_proto::wire::WIRE_VERSION,
+            serves: self.plan.serves,
             rules: self.plan.rules,
         }
     }
@@ -456,7 +457,9 @@ impl World {
             self.stats.met(Met::StoredTruncated);
         }
         let home = self.nodes[place].home;
-        self.corrupter.records(home, &mut records);
+        if self.corrupter.records(home, &mut records) {
+            self.note_altered();
+        }
         let mut takes_us = self.dice.between(0, self.plan.disk.sync_us);
         takes_us += self.plan.slowness.sync_us(home, self.now_us);
         if !self.healed && self.dice.chance(self.plan.disk.slow_per_mille) {

@@ -124,6 +124,20 @@ pub enum Met {
     OlderDiskFound,
     /// A node that is corrupt has stopped, and said so.
     Corrupted,
+    /// A slot that a member received was altered.
+    SlotAltered,
+    /// An entry of the result that a node fetched was altered.
+    FetchedAltered,
+    /// A record of the result was altered on its way to a disk.
+    StoredAltered,
+    /// An entry of the control log was altered, as one node knows it.
+    CommandAltered,
+    /// The state of the control log was altered, as one node received it.
+    LogStateAltered,
+    /// An answer to `Wedge` was altered.
+    AnswerAltered,
+    /// A node took a part of the result or of the log from one that is altered.
+    AlteredPassedOn,
     /// A process died with records that were not synced.
     KilledUnsynced,
     /// A write to a node's store was not synced when its process died: it was lost.
@@ -148,6 +162,10 @@ pub enum Met {
     ResumedLate,
     /// The member died before the disk had read that.
     KilledReading,
+    /// A part of an entry was sent that is not its first.
+    EntryInParts,
+    /// A part of a snapshot was sent that is not its first.
+    SnapshotInParts,
     /// A part that was read from the disk was sent to a node that misses it.
     ServedFromDisk,
     /// A member said that it answers `Wedge` later, once it has synced.
@@ -304,6 +322,8 @@ pub const REQUIRED: &[Met] = &[
     Met::DiskSlow,
     Met::Persisted,
     Met::ResultRead,
+    Met::EntryInParts,
+    Met::SnapshotInParts,
     Met::ServedFromDisk,
     Met::StoredTruncated,
     Met::RestartedTruncated,

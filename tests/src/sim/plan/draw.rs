@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloudy_proto::limits::LOG_ENTRIES_MAX;
-use cloudy_proto::{OnFailure, Parameters, RingKind, Rules, SessionPlan};
+use cloudy_proto::{OnFailure, Parameters, RingKind, Rules, ServeLimits, SessionPlan};
 
 use super::{DiskPlan, Fault, NetworkPlan, Plan, RETAIN_BYTES, Step, Traffic, Who};
 use crate::sim::dice::Dice;
@@ -38,6 +38,7 @@ impl Plan {
             corruption: None,
             // A session of some seconds has some dozens.
             log_entries_max: Dice::of(seed ^ 0x05ee_d0f1_0655).pick(&[2, 4, 8, 16, LOG_ENTRIES_MAX]),
+            serves: serves(&mut Dice::of(seed ^ 0x5e_47e5)),
             snapshot_every: None,
             retain_bytes: RETAIN_BYTES,
             retain_disk_bytes: None,
@@ -158,6 +159,14 @@ fn parameters(dice: &mut Dice, session: bool, evicts: bool) -> Parameters {
         .coordinator_timeout(Duration::from_millis(dice.pick(&[10, 2_000, 2_000])))
         .wedge_timeout(Duration::from_millis(dice.pick(&[20, 60, 250])))
         .on_failure(if evicts { OnFailure::Evict } else { OnFailure::Wait })
+}
+
+/// Half of the runs send the result in parts of a few bytes: every transfer has many parts.
+fn serves(dice: &mut Dice) -> ServeLimits {
+    if dice.chance(500) {
+        return ServeLimits::default();
+    }
+    ServeLimits { part_bytes: dice.pick(&[1, 3, 20, 100]), read_bytes: dice.pick(&[1, 50, 500]) }
 }
 
 fn session_plan(dice: &mut Dice, seed: u64, heal_at_us: u64) -> SessionPlan {

@@ -8,7 +8,7 @@ mod restarts;
 
 use cloudy_node::fault::DiskFault;
 use cloudy_proto::limits::LOG_ENTRIES_MAX;
-use cloudy_proto::{Durability, OnFailure, Parameters, Rules, SessionPlan};
+use cloudy_proto::{Durability, OnFailure, Parameters, Rules, ServeLimits, SessionPlan};
 
 use crate::sim::corruption::Corruption;
 use crate::sim::narrow::Narrow;
@@ -299,6 +299,8 @@ pub struct Plan {
     pub corruption: Option<Corruption>,
     /// The number of entries of the control log that are kept.
     pub log_entries_max: usize,
+    /// The amounts in which nodes send the result to others.
+    pub serves: ServeLimits,
     /// Applications take a snapshot of their state after so many messages, if they do.
     pub snapshot_every: Option<u64>,
     /// The part of the result that each node keeps for others.
@@ -371,6 +373,7 @@ impl Plan {
             slowness: Slowness::default(),
             corruption: None,
             log_entries_max: LOG_ENTRIES_MAX,
+            serves: ServeLimits::default(),
             snapshot_every: None,
             retain_bytes: RETAIN_BYTES,
             retain_disk_bytes: None,
