@@ -42,6 +42,9 @@ pub fn unsettled(world: &World) -> Option<(usize, String)> {
     }
     let ended = world.judge.view().is_some_and(|view| view.last);
     let ends = world.end_wanted || world.plan.session.is_some() || ended;
+    if !ends && world.load_continues() {
+        return Some((Plan::CREATOR, "the load continues".to_owned()));
+    }
     let healthy = |node: usize| !world.nodes[node].diverged && !world.judge.is_tainted(node);
     let living = (0..world.nodes.len()).filter(|&node| world.nodes[node].alive && healthy(node));
     let missing = |node| {

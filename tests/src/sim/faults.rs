@@ -1,6 +1,7 @@
 //! External events at links, processes and applications.
 
 use bytes::Bytes;
+use cloudy_proto::limits::PAYLOAD_BYTES_MAX;
 use cloudy_proto::{Input, Request};
 
 use crate::invariants::Failure;
@@ -118,8 +119,15 @@ impl World {
         Ok(())
     }
 
+    fn note_fault(&mut self, fault: &Fault) {
+        self.tell(Plan::CREATOR, fault);
+        if self.judge.view().is_none() && !self.healed {
+            self.stats.met(Met::FaultBeforeView);
+        }
+    }
+
     pub(crate) fn fault(&mut self, fault: Fault) -> Result<(), Failure> {
-        self.tell(Plan::CREATOR, &fault);
+        self.note_fault(&fault);
         match fault {
             _ if self.healed => {}
             fault if self.has_stale_disk() && !matches!(fault, Fault::StaleDisk { .. }) => self.spare(fault),
@@ -242,7 +250,8 @@ impl World {
     pub(super) fn broadcast(&mut self, node: usize) -> Result<(), Failure> {
         let traffic = self.plan.traffic.clone();
         let app = &self.nodes[node].app;
-        if !self.nodes[node].alive || self.healed || app.leaves.is_some() || app.broadcast >= traffic.payloads_max {
+        if !self.nodes[node].alive || !self.is_loaded() || app.leaves.is_some() || app.broadcast >= traffic.payloads_max
+        {
             return Ok(());
         }
         let next_at = self.now_us + self.dice.between(1, traffic.gap_us);
@@ -256,6 +265,9 @@ impl World {
             if self.dice.chance(traffic.large_per_mille) {
                 self.stats.met(Met::LargePayload);
                 bytes += self.plan.parameters.window_bytes;
+            }
+            if bytes == PAYLOAD_BYTES_MAX as u64 {
+                self.stats.met(Met::PayloadMaximum);
             }
             payloads.push(Bytes::from(self.dice.bytes(bytes as usize)));
         }
@@ -303,6 +315,7 @@ impl World {
             self.queue.at(self.now_us + CREATION_US, Event::Heal);
         } else {
             self.end_if_wanted();
+            self.begin_load();
         }
         (0..self.nodes.len()).try_for_each(|node| self.run(node))
     }

@@ -7,6 +7,7 @@ pub mod corruption;
 pub mod dice;
 pub mod disk;
 mod faults;
+mod load;
 pub mod narrow;
 pub mod network;
 pub mod node;

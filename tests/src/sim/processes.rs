@@ -152,6 +152,20 @@ impl World {
                 && self.disks[home].holds_group())
     }
 
+    /// The other nodes that run, and those of them that a node may ask to join: before the first view a newcomer asks any,
+    /// and that has nothing yet to admit it to.
+    fn others_of(&mut self, home: usize) -> (Vec<usize>, Vec<usize>) {
+        let others = (0..self.latest.len()).filter(|&other| other != home && self.running(other).is_some());
+        let others: Vec<usize> = others.collect();
+        if self.latest[home].is_none() && self.judge.view().is_none() && !others.is_empty() {
+            self.stats.met(Met::JoinBeforeView);
+            return (others.clone(), others);
+        }
+        let has_view = |other: &usize| self.running(*other).is_some_and(|place| self.has_view(place));
+        let known = others.iter().copied().filter(has_view).collect();
+        (others, known)
+    }
+
     /// Starts a process: from the node's disk, or as a joiner.
     pub(super) fn start(&mut self, home: usize) -> Result<(), Failure> {
         if !self.starting.remove(&home) || self.running(home).is_some() {
@@ -159,11 +173,7 @@ impl World {
         }
         self.diskless.remove(&home);
         let restarts = self.latest[home].is_some();
-        let others = (0..self.latest.len()).filter(|&other| other != home && self.running(other).is_some());
-        let others: Vec<usize> = others.collect();
-        let known =
-            others.iter().copied().filter(|&other| self.running(other).is_some_and(|place| self.has_view(place)));
-        let known: Vec<usize> = known.collect();
+        let (others, known) = self.others_of(home);
         let stored = self.disks[home].stored();
         let clock = self.clock(home);
         let from_disk = restarts && stored.is_relied_on(self.plan.rules);

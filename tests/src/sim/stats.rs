@@ -28,6 +28,16 @@ pub enum Met {
     PartitionBridged,
     /// A node received everything, and its own frames reached no other.
     NodeMute,
+    /// Something went wrong before the first view.
+    FaultBeforeView,
+    /// A node asked to join before the first view.
+    JoinBeforeView,
+    /// A round trip between some nodes took 260 ms or more.
+    LongPath,
+    /// A payload of the maximum size was broadcast.
+    PayloadMaximum,
+    /// Applications broadcast on after the faults, and the gaps in the approvals were judged.
+    LoadJudged,
     /// A link carried only so many bytes a second for a while.
     LinkNarrowed,
     /// A frame waited for those before it on such a link.
@@ -269,6 +279,11 @@ pub const REQUIRED: &[Met] = &[
     Met::CoordinatorInMinority,
     Met::PartitionBridged,
     Met::NodeMute,
+    Met::FaultBeforeView,
+    Met::JoinBeforeView,
+    Met::LongPath,
+    Met::PayloadMaximum,
+    Met::LoadJudged,
     Met::LinkNarrowed,
     Met::FrameQueued,
     Met::QueueOverflowed,

@@ -10,6 +10,7 @@ use crate::invariants::{Failure, Judge};
 use crate::sim::corruption::Corrupter;
 use crate::sim::dice::Dice;
 use crate::sim::disk::Disk;
+use crate::sim::load::Load;
 use crate::sim::narrow::Pipes;
 use crate::sim::network::Network;
 use crate::sim::node::{Item, Node};
@@ -25,6 +26,9 @@ pub const GROUP: GroupId = GroupId(*b"simulated group!");
 /// The maximum time of a calm world until every broadcast is approved: below the longest heartbeat, so that no step may
 /// rely on one.
 pub const CALM_US: u64 = 40_000_000;
+
+/// The round trip of a long path.
+const LONG_PATH_US: u64 = 260_000;
 
 /// Everything there is.
 pub struct World {
@@ -57,6 +61,8 @@ pub struct World {
     pub healed: bool,
     /// A node asked for the group's close.
     pub end_wanted: bool,
+    /// The load since the faults ended, if the plan has one.
+    pub(super) load: Option<Load>,
     /// The losses by faults that the group cannot survive: a majority of the voters (`Stuck`), or all nodes that have
     /// the result (`Lost`).
     pub taken: BTreeSet<Met>,
@@ -104,6 +110,7 @@ impl World {
             now_us: 0,
             healed: false,
             end_wanted: false,
+            load: None,
             taken: BTreeSet::new(),
             dice,
             queue: Queue::default(),
@@ -141,6 +148,9 @@ impl World {
         self.stats.met(if self.plan.session.is_some() { Met::Session } else { Met::Group });
         if self.plan.evicts() {
             self.stats.met(Met::Evicts);
+        }
+        if 2 * self.network.longest_us() >= LONG_PATH_US {
+            self.stats.met(Met::LongPath);
         }
         (0..self.plan.nodes).for_each(|home| self.found_with(home));
         let invited: Vec<usize> = self.plan.members().filter(|&node| node != Plan::CREATOR).collect();
@@ -216,6 +226,7 @@ impl World {
             Event::Fault(fault) => self.fault(fault)?,
             Event::Heal => self.heal()?,
         }
+        self.watch_load()?;
         Ok(true)
     }
 

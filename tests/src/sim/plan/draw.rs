@@ -38,7 +38,7 @@ impl Plan {
             corruption: None,
             // A session of some seconds has some dozens.
             log_entries_max: Dice::of(seed ^ 0x05ee_d0f1_0655).pick(&[2, 4, 8, 16, LOG_ENTRIES_MAX]),
-            serves: serves(&mut Dice::of(seed ^ 0x5e_47e5)),
+            serves: serves(&mut Dice::of(seed ^ 0x005e_47e5)),
             snapshot_every: None,
             retain_bytes: RETAIN_BYTES,
             retain_disk_bytes: None,
@@ -49,10 +49,12 @@ impl Plan {
             story_restarts: 0,
             kills_anybody: false,
             heal_at_us,
+            load_for_us: 0,
             inputs_per_drain_max: dice.pick(&[1, 1, 2, 5, 20]),
             timer_late_us: dice.pick(&[0, 100, 3_000]),
             drift_ppm: (0..nodes).map(|_| dice.pick(&[0, 0, 200, 100_000])).collect(),
         };
+        let long_path = plan.add_long_paths(&mut Dice::of(seed ^ 0x1046_9a74));
         plan.add_link_faults(&mut dice);
         plan.add_node_faults(&mut dice);
         if evicts {
@@ -65,7 +67,7 @@ impl Plan {
         plan.add_clock_jumps(&mut Dice::of(seed ^ 0x000c_10c4_0a17));
         plan.add_restarts(&mut Dice::of(seed ^ 0x0d15_ca5e_0dd5));
         let adapts = Dice::of(seed ^ 0x071_3e0a7).chance(400);
-        plan.parameters.timeout_max = if adapts { Duration::from_secs(1) } else { Duration::ZERO };
+        plan.parameters.timeout_max = timeout_max(long_path, adapts);
         plan.parameters.window_bytes_min = Dice::of(seed ^ 0x00ad_a9f5).pick(&[1, 16, 64, 64 << 10]);
         let resume_ms = Dice::of(seed ^ 0x4e_50_3e).pick(&[0, 100, 1_000]);
         plan.parameters.resume_timeout = Duration::from_millis(resume_ms);
@@ -74,9 +76,16 @@ impl Plan {
         plan.add_leaves(&mut Dice::of(seed ^ 0x1ea_7e5));
         plan.add_real_disks(&mut Dice::of(seed ^ 0x4ea1_d15c));
         plan.add_failing_disks(&mut Dice::of(seed ^ 0x0fa1_1ed5));
-        plan.add_narrow_links(&mut Dice::of(seed ^ 0x00ba_d71d));
-        plan.add_slow_learners(&mut Dice::of(seed ^ 0x51_0013_a2e2));
+        plan.add_networks_and_load(seed);
         plan
+    }
+
+    fn add_networks_and_load(&mut self, seed: u64) {
+        self.add_narrow_links(&mut Dice::of(seed ^ 0x00ba_d71d));
+        self.add_slow_learners(&mut Dice::of(seed ^ 0x51_0013_a2e2));
+        self.add_early_faults(&mut Dice::of(seed ^ 0x0ea7_1f17));
+        self.add_large_payloads(&mut Dice::of(seed ^ 0x001a_46e5));
+        self.add_load(&mut Dice::of(seed ^ 0x10ad));
     }
 
     fn add_link_faults(&mut self, dice: &mut Dice) {
@@ -161,12 +170,21 @@ fn parameters(dice: &mut Dice, session: bool, evicts: bool) -> Parameters {
         .on_failure(if evicts { OnFailure::Evict } else { OnFailure::Wait })
 }
 
-/// Half of the runs send the result in parts of a few bytes: every transfer has many parts.
+/// Long paths need timeouts that grow; others have them in a part of the runs.
+fn timeout_max(long_path: bool, adapts: bool) -> Duration {
+    match (long_path, adapts) {
+        (true, _) => Parameters::default().timeout_max,
+        (false, true) => Duration::from_secs(1),
+        (false, false) => Duration::ZERO,
+    }
+}
+
+/// Half of the runs send the result in small parts, so that every transfer has many.
 fn serves(dice: &mut Dice) -> ServeLimits {
     if dice.chance(500) {
         return ServeLimits::default();
     }
-    ServeLimits { part_bytes: dice.pick(&[1, 3, 20, 100]), read_bytes: dice.pick(&[1, 50, 500]) }
+    ServeLimits { part_bytes: dice.pick(&[16, 60, 200]), read_bytes: dice.pick(&[1, 50, 500]) }
 }
 
 fn session_plan(dice: &mut Dice, seed: u64, heal_at_us: u64) -> SessionPlan {

@@ -319,8 +319,10 @@ pub struct Plan {
     pub story_restarts: usize,
     /// Also a majority of the voters is killed, or the last node that has the result.
     pub kills_anybody: bool,
-    /// When faults and broadcasts end.
+    /// When faults end, and broadcasts unless the load continues.
     pub heal_at_us: u64,
+    /// The time after that for which applications broadcast.
+    pub load_for_us: u64,
     /// Inputs that a node is handed before its outputs are taken, at most.
     pub inputs_per_drain_max: u64,
     /// The maximum delay of a timer.
@@ -384,6 +386,7 @@ impl Plan {
             story_restarts: 16,
             kills_anybody: true,
             heal_at_us: 60_000_000,
+            load_for_us: 0,
             inputs_per_drain_max: 1,
             timer_late_us: 0,
             drift_ppm: vec![0; nodes],

@@ -75,7 +75,8 @@ impl Plan {
 
     /// Disks that are put back as they were: with a network and disks that let who runs on answer in time.
     pub(super) fn add_stale_disks(&mut self, dice: &mut Dice) {
-        if !self.on_disk() || self.nodes < 3 || self.kills_anybody || !dice.chance(700) {
+        let is_calm = !self.kills_anybody && !self.has_long_paths();
+        if !self.on_disk() || self.nodes < 3 || !is_calm || !dice.chance(700) {
             return;
         }
         self.parameters.wedge_timeout = Duration::from_millis(250);
