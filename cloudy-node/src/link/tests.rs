@@ -1,12 +1,13 @@
 use std::net::Ipv4Addr;
 
 use bytes::BytesMut;
-use cloudy_proto::wire::{ControlFrame, Stream, StreamHeader, WIRE_VERSION, encode_control, encode_header};
+use cloudy_proto::wire::{ControlFrame, Stream, StreamHeader, encode_control, encode_header};
 use cloudy_proto::{GroupId, Incarnation};
 
 use super::*;
 use crate::cluster_key::ClusterKey;
 use crate::endpoint::EndpointSocket;
+use crate::versions::wire_versions;
 
 /// More frames than a connection may leave in the driver's queue.
 const FRAMES: usize = 1000;
@@ -40,7 +41,7 @@ impl TestNode {
 /// Sends frames on one control stream, waits until they have arrived, and closes the connection.
 async fn send_and_close(connection: &Connection) {
     let header = StreamHeader {
-        version: WIRE_VERSION,
+        versions: wire_versions(),
         group: GroupId([1; 16]),
         incarnation: Incarnation::default(),
         stream: Stream::Control,
