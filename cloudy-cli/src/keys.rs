@@ -1,4 +1,4 @@
-//! The key file that a command's node follows.
+//! What a command's node trusts: a key file that it follows, or certificates.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use cloudy_node::AcceptedAs;
 use cloudy_node::key_file::{self, KeyFileEvent};
-use cloudy_node::{ClusterKeys, Node};
+use cloudy_node::{ClusterKeys, Identity, Node, NodeBuilder};
 use miette::{IntoDiagnostic, Report};
 use tokio::task::spawn_blocking;
 
-use crate::args::KeyFileArgs;
+use crate::args::{KeyFileArgs, TrustArgs};
+use crate::audit::AuditLog;
+use crate::output::say_plainly;
 
 /// A key file with its content at the start of the command.
 pub(crate) struct KeyFile {
@@ -18,9 +20,57 @@ pub(crate) struct KeyFile {
     pub(crate) keys: ClusterKeys,
 }
 
+/// What the node of a command trusts.
+pub(crate) enum Trust {
+    /// Nodes with the cluster key of this file.
+    Keys(KeyFile),
+    /// Nodes with certificates of the same authorities.
+    Certificates(Box<Identity>),
+}
+
+impl Trust {
+    /// Reads the files.
+    pub(crate) async fn open(args: &TrustArgs) -> Result<Self, Report> {
+        let (Some(cert), Some(key), Some(ca)) = (args.cert.clone(), args.key.clone(), args.ca.clone()) else {
+            return Ok(Self::Keys(KeyFile::open(&args.key_file).await?));
+        };
+        // A disk may hang, and signals must end the process all the same.
+        let read = spawn_blocking(move || Identity::from_pem_files(&cert, &key, &ca)).await;
+        Ok(Self::Certificates(Box::new(read.into_diagnostic()?.into_diagnostic()?)))
+    }
+
+    /// The builder of a node of this trust.
+    pub(crate) fn builder(&self) -> NodeBuilder {
+        match self {
+            Self::Keys(file) => Node::builder().cluster_keys(&file.keys),
+            Self::Certificates(identity) => Node::builder().identity(Identity::clone(identity)),
+        }
+    }
+
+    /// Runs the work, and meanwhile passes changes of a key file to the node, and to the audit log.
+    pub(crate) async fn followed<T>(&self, node: &Node, audit: &AuditLog, work: impl Future<Output = T>) -> T {
+        match self {
+            Self::Keys(file) => {
+                let say = |line: &str| {
+                    audit.keys(line);
+                    say_plainly(line);
+                };
+                file.followed(node, say, work).await
+            }
+            Self::Certificates(_) => work.await,
+        }
+    }
+}
+
 impl KeyFile {
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Keys without a file.
+    #[cfg(test)]
+    pub(crate) fn of(keys: ClusterKeys) -> Self {
+        Self { path: PathBuf::new(), keys }
     }
 
     /// Reads the file; the default file is created if it is missing.

@@ -3,6 +3,7 @@
 
 mod admin_client;
 mod args;
+mod audit;
 mod bench;
 mod children;
 mod commands;

@@ -135,6 +135,7 @@ pub use group::{
 };
 pub use handle::{BroadcastError, FlushError, Group, LEAVE_TIMEOUT, LeaveError, ReadyError};
 pub use health::{CloseReason, NodeFailure};
+pub use identity::pem::PemError;
 pub use identity::{
     CHAIN_CERTIFICATES_MAX, CertificateError, Identity, IdentityError, NodeKey, NodeKeyError, SERVER_NAME, node_id_of,
 };

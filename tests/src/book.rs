@@ -25,6 +25,7 @@ page!(deploying, include_str!("../../docs/how-to/deploying.md"));
 page!(health, include_str!("../../docs/how-to/health.md"));
 page!(health_reference, include_str!("../../docs/reference/health.md"));
 page!(data, include_str!("../../docs/how-to/data.md"));
+page!(certificates, include_str!("../../docs/how-to/certificates.md"));
 page!(data_reference, include_str!("../../docs/reference/data.md"));
 page!(admin_endpoint, include_str!("../../docs/how-to/admin-endpoint.md"));
 page!(status, include_str!("../../docs/reference/status.md"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use cloudy_node::admin::AdminAddress;
 
-use super::KeyFileArgs;
+use super::TrustArgs;
 use super::values::seed;
 use crate::duration;
 
@@ -44,7 +44,7 @@ pub(crate) struct DoctorArgs {
     /// Print one JSON object with all checks
     #[arg(long)]
     pub(crate) json: bool,
-    /// The cluster key.
+    /// The cluster key, or certificates.
     #[command(flatten)]
-    pub(crate) key: KeyFileArgs,
+    pub(crate) trust: TrustArgs,
 }

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::tail::INDEX_MAX;
 use super::values::{retained, seed, whole};
-use super::{AdminArgs, KeyFileArgs};
+use super::{AdminArgs, TrustArgs};
 use crate::duration;
 use crate::ring::DurabilityChoice;
 
@@ -58,7 +58,7 @@ pub(crate) struct JoinArgs {
           value_parser = whole(NonZeroU16::MIN, EXPECT_MAX, "3"))]
     pub(crate) expect: Option<NonZeroU16>,
     /// The directory for the node's identity and for groups on disk, created on first use
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "cert")]
     pub(crate) data: Option<PathBuf>,
     /// Where the group keeps its messages if it is created; disk needs --data
     #[arg(long, value_name = "WHERE", default_value_t)]
@@ -81,9 +81,12 @@ pub(crate) struct JoinArgs {
     /// How long to wait until the group is open
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) open_timeout: Duration,
-    /// The cluster key.
+    /// The cluster key, or certificates.
     #[command(flatten)]
-    pub(crate) key: KeyFileArgs,
+    pub(crate) trust: TrustArgs,
+    /// Append a JSON line for each join, eviction, leave and change of keys to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log: Option<PathBuf>,
     /// The admin endpoint.
     #[command(flatten)]
     pub(crate) admin: AdminArgs,

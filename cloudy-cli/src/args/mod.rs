@@ -24,6 +24,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod top;
 mod values;
 
 use std::ffi::OsString;
@@ -44,11 +45,12 @@ pub(crate) use master::MasterArgs;
 pub(crate) use schedule::{At, Deed, Schedule, Sides, Who};
 #[cfg(test)]
 pub(crate) use shared::ChildArgs;
-pub(crate) use shared::{DataArgs, FaultArgs, GroupArgs, KeyFileArgs, ListenArgs, ProcessArgs, SessionArgs};
+pub(crate) use shared::{DataArgs, FaultArgs, GroupArgs, KeyFileArgs, ListenArgs, ProcessArgs, SessionArgs, TrustArgs};
 pub(crate) use slave::SlaveArgs;
 pub(crate) use status::{CheckArgs, OutputForm, StatusArgs};
 pub(crate) use tail::{Format, INDEX_MAX, TailArgs};
 pub(crate) use timeouts::TimeoutArgs;
+pub(crate) use top::TopArgs;
 
 /// Maximum of slaves of one session: the protocol's maximum of a ring, `cloudy_proto::limits::MEMBERS_MAX`.
 pub(crate) const SLAVES_MAX: u16 = 64;
@@ -181,6 +183,8 @@ pub(crate) enum Command {
     Key(KeyArgs),
     /// Show the state of a running node
     Status(StatusArgs),
+    /// Show running nodes on a terminal, and follow them
+    Top(TopArgs),
     /// Check a running node, as a plugin for monitors
     Check(CheckArgs),
     /// Check this machine and the paths to other nodes, and name remedies
@@ -204,6 +208,7 @@ impl Command {
             Self::Slave(args) => !args.is_supervisor(),
             Self::Bench(args) => args.in_process,
             Self::Status(_)
+            | Self::Top(_)
             | Self::Check(_)
             | Self::Doctor(_)
             | Self::Demo(_)

@@ -137,6 +137,24 @@ impl KeyFileArgs {
     }
 }
 
+/// What a node trusts: a cluster key, or the certificates of a public key infrastructure.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct TrustArgs {
+    /// The cluster key.
+    #[command(flatten)]
+    pub(crate) key_file: KeyFileArgs,
+    /// The node's certificate of your own public key infrastructure, as PEM, with its intermediate certificates behind it;
+    /// in place of a cluster key, with --key and --ca
+    #[arg(long, value_name = "FILE", requires_all = ["key", "ca"], conflicts_with = "cluster_key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// The private key of that certificate, as PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// The certificates of the authorities that sign the nodes' certificates, as PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
 /// The data directory of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct DataArgs {

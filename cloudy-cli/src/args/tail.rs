@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::values::{seed, whole};
-use super::{AdminArgs, KeyFileArgs, SessionArgs};
+use super::{AdminArgs, SessionArgs, TrustArgs};
 use crate::duration;
 
 /// Maximum index of a result: the protocol's maximum, `cloudy_proto::limits::ROUND_MAX`.
@@ -81,9 +81,9 @@ pub(crate) struct TailArgs {
     /// Timeout without a coordinator of the group in reach, as when most of its nodes are gone
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) lost_timeout: Duration,
-    /// The cluster key.
+    /// The cluster key, or certificates.
     #[command(flatten)]
-    pub(crate) key: KeyFileArgs,
+    pub(crate) trust: TrustArgs,
     /// The admin endpoint.
     #[command(flatten)]
     pub(crate) admin: AdminArgs,

@@ -17,8 +17,9 @@ use tokio::process::Command;
 use tokio::sync::{Notify, mpsc};
 
 use crate::args::{DataArgs, JoinArgs};
+use crate::audit::AuditLog;
 use crate::interrupts::{Interrupts, Stop};
-use crate::keys::KeyFile;
+use crate::keys::Trust;
 use crate::lines::{Message, messages, push_json, view_line};
 use crate::node::{self, Who};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, say_plainly};
@@ -42,9 +43,9 @@ pub(crate) async fn run(args: JoinArgs) -> Result<ExitCode, Report> {
         let Some(started) = stop.unless_asked(start(&args)).await else {
             return Ok(ExitCode::from(stop.status_of_service()));
         };
-        let (file, node) = started?;
+        let (trust, node, audit) = started?;
         let ended = tokio::select! {
-            ended = file.followed(&node, say_plainly, member(&args, &node, &stop)) => ended,
+            ended = trust.followed(&node, &audit, member(&args, &node, &audit, &stop)) => ended,
             never = service::watchdog(&node) => match never {},
         };
         node.shutdown().await;
@@ -53,15 +54,21 @@ pub(crate) async fn run(args: JoinArgs) -> Result<ExitCode, Report> {
     interrupts.during(work).await.unwrap_or(Ok(ExitCode::from(EXIT_INTERRUPTED)))
 }
 
-async fn start(args: &JoinArgs) -> Result<(KeyFile, Node), Report> {
+async fn start(args: &JoinArgs) -> Result<(Trust, Node, AuditLog), Report> {
     let socket = node::bind(address(&args.bind).await?)?;
     let admin = args.admin.bind()?;
-    let file = KeyFile::open(&args.key).await?;
-    let who = Who::of(&DataArgs { directory: args.data.clone() }, None).await?;
-    let (node, _) = node::start_as(socket, &file.keys, who, Faults::none(), false, None).await?;
+    let trust = Trust::open(&args.trust).await?;
+    let audit = AuditLog::open(args.audit_log.as_deref())?;
+    let node = match &trust {
+        Trust::Keys(file) => {
+            let who = Who::of(&DataArgs { directory: args.data.clone() }, None).await?;
+            node::start_as(socket, &file.keys, who, Faults::none(), false, None).await?.0
+        }
+        Trust::Certificates(_) => trust.builder().bound(socket).start().await.into_diagnostic()?,
+    };
     say_plainly(&format!("node {} listens on {}", node.id().short(), node.local_addr()));
     node::serve_admin(&node, admin)?;
-    Ok((file, node))
+    Ok((trust, node, audit))
 }
 
 async fn address(bind: &str) -> Result<SocketAddr, Report> {
@@ -80,7 +87,7 @@ async fn open(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<Option<Group>
     stop.unless_asked(open).await.transpose().into_diagnostic()
 }
 
-async fn member(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<ExitCode, Report> {
+async fn member(args: &JoinArgs, node: &Node, audit: &AuditLog, stop: &Stop) -> Result<ExitCode, Report> {
     let Some(group) = open(args, node, stop).await? else {
         return Ok(ExitCode::from(stop.status_of_service()));
     };
@@ -96,6 +103,8 @@ async fn member(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<ExitCode, R
     tokio::pin!(print);
     let shown = service::follow(&group);
     tokio::pin!(shown);
+    let audited = audit.follow(&group);
+    tokio::pin!(audited);
     let (mut is_printed, mut ended) = (false, None);
     while !is_printed || ended.is_none() {
         tokio::select! {
@@ -105,6 +114,7 @@ async fn member(args: &JoinArgs, node: &Node, stop: &Stop) -> Result<ExitCode, R
                 closed.notify_one();
             }
             never = &mut shown => match never {},
+            never = &mut audited => match never {},
             part = &mut taking_part, if ended.is_none() => match part? {
                 Part::Abandoned => return Ok(ExitCode::from(stop.status_of_service())),
                 // The rest of the result is printed first.

@@ -17,6 +17,7 @@ mod slave;
 mod status;
 mod supervise;
 mod tail;
+mod top;
 mod version;
 
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, Report> {
         Command::BenchNode(_) => crate::bench::node::run_as_process().await,
         Command::Key(args) => key::run(args.command),
         Command::Status(args) => status::run(args).await,
+        Command::Top(args) => top::run(args).await,
         Command::Check(args) => check::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Data(args) => data::run(args.command).await,

@@ -75,11 +75,14 @@ fn text_of(group: &GroupStatus) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {}", shown(&wait.text));
     }
-    for row in render(&COLUMNS, group.members.iter().map(row)).lines() {
-        // As above.
-        let _ = writeln!(text, "  {row}");
-    }
+    text.push_str(&members(group));
     text
+}
+
+/// The members of a group, as a table.
+pub(crate) fn members(group: &GroupStatus) -> String {
+    let table = render(&COLUMNS, group.members.iter().map(row));
+    table.lines().map(|row| format!("  {row}\n")).collect()
 }
 
 fn row(member: &MemberEntry) -> Vec<String> {
@@ -104,6 +107,6 @@ fn row(member: &MemberEntry) -> Vec<String> {
 }
 
 /// A text of another node, without characters that control a terminal.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -6,23 +6,23 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::panic::resume_unwind;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloudy_node::discovery::seeds::{self, SeedError};
-use cloudy_node::{
-    ApprovedError, ApprovedItem, Checkpoint, ClusterKeys, Entry, Event, Group, Index, JoinError, Node, Status,
-};
+use cloudy_node::{ApprovedError, ApprovedItem, Checkpoint, Entry, Event, Group, Index, JoinError, Node, Status};
 use miette::{IntoDiagnostic, Report};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::args::{Format, INDEX_MAX, TailArgs};
+use crate::audit::AuditLog;
 use crate::duration;
 use crate::interrupts::Interrupts;
-use crate::keys::KeyFile;
+use crate::keys::Trust;
 use crate::lines::{Lines, Message, messages, push_base64, push_json, push_text, view_line};
 use crate::node::serve_admin;
-use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_bytes, print_soon, say_plainly};
+use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_bytes, print_soon};
 
 /// The time for which a name that does not resolve is resolved again.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,22 +46,22 @@ pub(crate) async fn run(args: TailArgs) -> Result<ExitCode, Report> {
 
 async fn tail(args: &TailArgs) -> Result<ExitCode, Report> {
     let admin = args.admin.bind()?;
-    let file = KeyFile::open(&args.key).await?;
-    let from = first_index(args, &file.keys).await?;
-    let (node, group) = observed(args, &file.keys, from).await?;
+    let trust = Arc::new(Trust::open(&args.trust).await?);
+    let from = first_index(args, &trust).await?;
+    let (node, group) = observed(args, &trust, from).await?;
     serve_admin(&node, admin)?;
-    file.followed(&node, say_plainly, Tail::new(args, from).follow(&group)).await
+    trust.followed(&node, &AuditLog::default(), Tail::new(args, from).follow(&group)).await
 }
 
 /// The index to print from: of `--last` and `--new` by the length of the result at this moment.
-async fn first_index(args: &TailArgs, keys: &ClusterKeys) -> Result<Index, Report> {
+async fn first_index(args: &TailArgs, trust: &Arc<Trust>) -> Result<Index, Report> {
     let last = match (args.last, args.new) {
         (Some(last), _) => last.get(),
         (None, true) => 0,
         (None, false) => return Ok(Index(args.from.get())),
     };
     // Nothing of the result is fetched from here on.
-    let (node, group) = observed(args, keys, Index(INDEX_MAX.get())).await?;
+    let (node, group) = observed(args, trust, Index(INDEX_MAX.get())).await?;
     let length = length(&group, args.lost_timeout).await?;
     node.shutdown().await;
     Ok(Index(length.0.saturating_sub(last) + 1))
@@ -110,9 +110,9 @@ fn heartbeat(status: &Status) -> Duration {
 }
 
 /// Observes the group by the first seed that leads to it.
-async fn observed(args: &TailArgs, keys: &ClusterKeys, from: Index) -> Result<(Node, Group), Report> {
+async fn observed(args: &TailArgs, trust: &Arc<Trust>, from: Index) -> Result<(Node, Group), Report> {
     let seeds: Vec<String> = args.address.iter().chain(&args.seeds).cloned().collect();
-    first_of(keys, &args.group_name(), from, &seeds).await.map_err(|unread| match unread {
+    first_of(trust, &args.group_name(), from, &seeds).await.map_err(|unread| match unread {
         Unread::Refused(error) => {
             failure(error, "name a node of a group that runs, and the group by --session NAME or --group NAME")
         }
@@ -134,7 +134,7 @@ enum Unread {
 
 /// Observes the group at the first address that leads to it. All seeds are resolved, and all addresses are tried, in
 /// parallel, each by a node of its own, so that two addresses of one node do not interfere.
-async fn first_of(keys: &ClusterKeys, name: &str, from: Index, seeds: &[String]) -> Result<(Node, Group), Unread> {
+async fn first_of(trust: &Arc<Trust>, name: &str, from: Index, seeds: &[String]) -> Result<(Node, Group), Unread> {
     let mut steps = JoinSet::new();
     for seed in seeds.iter().cloned().collect::<BTreeSet<_>>() {
         steps.spawn(async move {
@@ -147,8 +147,8 @@ async fn first_of(keys: &ClusterKeys, name: &str, from: Index, seeds: &[String])
         let error = match step.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic())) {
             Step::Resolved(Ok(addresses)) => {
                 for address in addresses {
-                    let (keys, name) = (keys.clone(), name.to_owned());
-                    steps.spawn(async move { Step::Tried(Box::new(observe_at(&keys, &name, from, address).await)) });
+                    let (trust, name) = (Arc::clone(trust), name.to_owned());
+                    steps.spawn(async move { Step::Tried(Box::new(observe_at(&trust, &name, from, address).await)) });
                 }
                 continue;
             }
@@ -174,8 +174,8 @@ enum Step {
     Tried(Box<Result<(Node, Group), Unread>>),
 }
 
-async fn observe_at(keys: &ClusterKeys, name: &str, from: Index, address: SocketAddr) -> Result<(Node, Group), Unread> {
-    let started = Node::builder().cluster_keys(keys).bind(beside(address)).start().await;
+async fn observe_at(trust: &Arc<Trust>, name: &str, from: Index, address: SocketAddr) -> Result<(Node, Group), Unread> {
+    let started = trust.builder().bind(beside(address)).start().await;
     let node = started.into_diagnostic().map_err(Unread::Refused)?;
     match node.observe_group(name, address, from).timeout(ANSWER_MAX).await {
         Ok(group) => Ok((node, group)),
@@ -338,6 +338,7 @@ mod tests {
     use cloudy_node::{ClusterKey, GroupConfig};
 
     use super::*;
+    use crate::keys::KeyFile;
 
     #[tokio::test]
     async fn an_address_that_is_silent_does_not_hold_up_the_others() {
@@ -348,7 +349,7 @@ mod tests {
         let group = node.create_group("orders", 1, GroupConfig::default()).await.expect("created");
         let begun = Instant::now();
         let (reader, read) = first_of(
-            &ClusterKeys::from(key.clone()),
+            &Arc::new(Trust::Keys(KeyFile::of(key.clone().into()))),
             "orders",
             Index(1),
             &[silent, node.local_addr()].map(|at| at.to_string()),

@@ -24,6 +24,7 @@ use crate::cluster_keys::ClusterKeys;
 use chain::TrustedRoots;
 
 pub(crate) mod chain;
+pub(crate) mod pem;
 
 /// The DNS name in every node's certificate. A client requests this name at every address.
 pub const SERVER_NAME: &str = "cloudy";

@@ -9,7 +9,7 @@ use miette::Report;
 use serde_json::json;
 
 use crate::args::DoctorArgs;
-use crate::keys::KeyFile;
+use crate::keys::Trust;
 use crate::output::{EXIT_EQUAL, print_soon};
 
 /// How bad a finding is.
@@ -53,10 +53,14 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<ExitCode, Report> {
     if let Some(directory) = &args.data {
         findings.extend(machine::data(directory).await);
     }
-    match KeyFile::open(&args.key).await {
-        Ok(file) => {
-            findings.push(Finding::fine("key", format!("{} can be used", file.path().display())));
-            findings.extend(peers::check(&args, &file.keys).await);
+    match Trust::open(&args.trust).await {
+        Ok(trust) => {
+            let what = match &trust {
+                Trust::Keys(file) => format!("{} can be used", file.path().display()),
+                Trust::Certificates(_) => "the certificate and its private key can be used".to_owned(),
+            };
+            findings.push(Finding::fine("key", what));
+            findings.extend(peers::check(&args, &trust).await);
         }
         // Its text has the remedy.
         Err(error) => findings.push(Finding::broken("key", error.to_string(), "follow the text, then run this again")),

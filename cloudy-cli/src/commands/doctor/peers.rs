@@ -5,12 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cloudy_node::admin::{AdminAddress, AdminListener};
 use cloudy_node::discovery::{Advertisement, Finder, GROUP, Multicast, Responder, seeds};
-use cloudy_node::{ClusterKeys, ConnectError, LinkFailure, Node, WireVersions, wire_versions};
+use cloudy_node::{ConnectError, LinkFailure, WireVersions, wire_versions};
 use tokio::time::{Instant, sleep};
 
 use super::Finding;
 use crate::admin_client::fetch;
 use crate::args::DoctorArgs;
+use crate::keys::Trust;
 
 /// Between two looks at the path of a link.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -26,7 +27,7 @@ const CLOCK_DIFFERENCE_MAX_MS: u64 = 5_000;
 const MULTICAST_MAX: Duration = Duration::from_secs(2);
 
 /// Links to each peer.
-pub(super) async fn check(args: &DoctorArgs, keys: &ClusterKeys) -> Vec<Finding> {
+pub(super) async fn check(args: &DoctorArgs, trust: &Trust) -> Vec<Finding> {
     let mut findings = Vec::new();
     for peer in &args.peers {
         match seeds::look_up(peer).await {
@@ -37,19 +38,19 @@ pub(super) async fn check(args: &DoctorArgs, keys: &ClusterKeys) -> Vec<Finding>
             )),
             Ok(addresses) => {
                 for address in addresses {
-                    findings.extend(path(keys, peer, address, args.timeout).await);
+                    findings.extend(path(trust, peer, address, args.timeout).await);
                 }
             }
         }
     }
     if let Some(interface) = args.multicast {
-        findings.push(multicast(keys, interface).await);
+        findings.push(multicast(trust, interface).await);
     }
     findings
 }
 
 /// The checks of one link. Its node is new, so that it can run beside the node of this machine.
-async fn path(keys: &ClusterKeys, name: &str, address: SocketAddr, limit: Duration) -> Vec<Finding> {
+async fn path(trust: &Trust, name: &str, address: SocketAddr, limit: Duration) -> Vec<Finding> {
     let any = match address {
         SocketAddr::V4(v4) if v4.ip().is_loopback() => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -59,7 +60,7 @@ async fn path(keys: &ClusterKeys, name: &str, address: SocketAddr, limit: Durati
     let started = async {
         let admin = AdminListener::bind(&nowhere).map_err(|error| error.to_string())?;
         let at = admin.address().map_err(|error| error.to_string())?;
-        let node = Node::builder().cluster_keys(keys).bind(any).start().await.map_err(|error| error.to_string())?;
+        let node = trust.builder().bind(any).start().await.map_err(|error| error.to_string())?;
         node.serve_admin(admin).map_err(|error| error.to_string())?;
         Ok::<_, String>((node, at))
     };
@@ -156,10 +157,10 @@ fn of_datagram(name: &str, bytes: u16) -> Finding {
 }
 
 /// Whether a query by multicast is answered on this interface, by a responder of this process.
-async fn multicast(keys: &ClusterKeys, interface: IpAddr) -> Finding {
+async fn multicast(trust: &Trust, interface: IpAddr) -> Finding {
     let place = Multicast::new(GROUP, interface);
     let answered = async {
-        let node = Node::builder().cluster_keys(keys).start().await.map_err(|error| error.to_string())?;
+        let node = trust.builder().start().await.map_err(|error| error.to_string())?;
         let advertised = Advertisement::new(node.id(), node.local_addr(), "doctor");
         let responder =
             Responder::start(node.discovery_keys(), place, advertised).map_err(|error| error.to_string())?;
