@@ -226,10 +226,13 @@ impl ControlLog {
     }
 
     /// Whether others know more of the log than this voter holds, and by that it does not vote. Its own part of the log
-    /// still lists it: a voter whose disk has forgotten could elect it.
+    /// still lists it: a voter whose disk has forgotten could elect it, and one that forgot that it is not alone elects
+    /// itself.
     pub(super) fn knows_of_removal(&self, incarnation: Incarnation) -> bool {
-        let is_behind = |voter: &Voter| voter.applied().next() < self.state.next();
-        self.voter.as_ref().is_some_and(is_behind) && !self.votes(incarnation)
+        let is_behind = |voter: &&Voter| voter.applied().next() < self.state.next();
+        let Some(voter) = self.voter.as_ref().filter(is_behind) else { return false };
+        let is_unlisted = self.state.elector(voter.id()).is_none();
+        !self.votes(incarnation) || (incarnation == Incarnation(0) && is_unlisted)
     }
 
     /// Whether the log lists a voter of the node.
@@ -377,6 +380,18 @@ mod tests {
         assert!(log.is_quiet(ConsensusId(11)) && !log.is_quiet(ConsensusId(10)));
         log.on_voter_spoke(ConsensusId(11));
         assert!(!log.is_quiet(ConsensusId(11)));
+    }
+
+    #[test]
+    fn a_creator_whose_disk_has_forgotten_its_removal_does_not_campaign() {
+        let (_, mut records) = log();
+        let mut log = ControlLog::new(Rules::default(), LOG_ENTRIES_MAX, Some(Voter::creator(Durability::Disk)));
+        let role = |role| Command::Voter { id: ConsensusId::CREATOR, node: NODE, role };
+        apply(&mut log, &mut records, &role(VoterRole::Voter));
+        assert!(!log.knows_of_removal(Incarnation(0)));
+        apply(&mut log, &mut records, &role(VoterRole::Gone));
+        assert!(log.knows_of_removal(Incarnation(0)));
+        assert!(log.votes(Incarnation(0)), "others may need its vote");
     }
 
     #[test]

@@ -27,11 +27,11 @@ impl Voter {
             before = (entry.index.0, entry.term);
         }
         // To an earlier incarnation as the leader it may refer to more than the disk kept; a node that does not lead
-        // ignores it.
+        // ignores it. One that leads was elected by what its disk has forgotten.
         let leads = self.raft.raft.state == StateRole::Leader;
         let confirmed = leads && message.kind == ConsensusKind::AppendResponse && !message.reject;
         if current && confirmed && message.index.0 > log.last_index() {
-            return Err(ConsensusError::Position);
+            return Err(ConsensusError::Forgotten);
         }
         if current && message.kind == ConsensusKind::Heartbeat && !self.holds_committed(message) {
             return Err(ConsensusError::Forgotten);
