@@ -6,7 +6,7 @@ use cloudy_node::DataDir;
 use cloudy_node::NodeKey;
 use cloudy_node::admin::{AdminAddress, AdminListener};
 use cloudy_node::fault::{FaultControl, FaultSocket, Faults};
-use cloudy_node::{ClusterKeys, GroupConfig, GroupId, Identity, Node};
+use cloudy_node::{ClusterKeys, GroupConfig, GroupId, Identity, Node, NodeBuilder};
 use miette::{IntoDiagnostic, Report};
 use quinn::{Runtime, TokioRuntime};
 use tokio::task::spawn_blocking;
@@ -46,19 +46,38 @@ pub(crate) fn bind(address: SocketAddr) -> Result<UdpSocket, Report> {
     cloudy_node::bind(address).into_diagnostic()
 }
 
+/// Settings of a node that some commands have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// The bytes to retain in memory of a group that the node joins.
+    pub(crate) retain_bytes: Option<u64>,
+    /// The name at which others find the node.
+    pub(crate) advertise: Option<String>,
+}
+
+impl Settings {
+    pub(crate) fn apply(self, builder: NodeBuilder) -> NodeBuilder {
+        let mut join_config = GroupConfig::default();
+        join_config.retain_bytes = self.retain_bytes.unwrap_or(join_config.retain_bytes);
+        let builder = builder.join_config(join_config);
+        match self.advertise {
+            Some(name) => builder.advertise(name),
+            None => builder,
+        }
+    }
+}
+
 /// Starts a node on a bound socket, with faults if there are any. If it can be cut off from others later, the control
-/// for that is returned as well. The node retains `retain_bytes` in memory of a group that it joins.
+/// for that is returned as well.
 pub(crate) async fn start_as(
     socket: UdpSocket,
     keys: &ClusterKeys,
     who: Who,
     faults: Faults,
     partitions: bool,
-    retain_bytes: Option<u64>,
+    settings: Settings,
 ) -> Result<(Node, Option<FaultControl>), Report> {
-    let mut join_config = GroupConfig::default();
-    join_config.retain_bytes = retain_bytes.unwrap_or(join_config.retain_bytes);
-    let builder = Node::builder().cluster_keys(keys).join_config(join_config);
+    let builder = settings.apply(Node::builder().cluster_keys(keys));
     let builder = match who {
         Who::Fresh => builder,
         Who::With(node_key) => builder.identity(Identity::with_node_key(keys.primary(), &node_key).into_diagnostic()?),

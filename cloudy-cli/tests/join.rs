@@ -189,6 +189,46 @@ fn a_member_that_finds_no_group_names_its_seeds_and_their_answers() {
     assert!(words.contains("was not opened within 1s") && words.contains(&format!("127.0.0.1:{other}")), "{error}");
 }
 
+/// A paused member keeps a group of two from accepting further lines.
+#[test]
+#[cfg(unix)]
+fn a_line_that_expires_is_named_and_in_no_result() {
+    let (cluster, ports) = (Cluster::new(), ports::<2>());
+    let begin = |at: usize| {
+        let more = ["--stay", "--expire", "200ms"];
+        start(join(&cluster, ports[at], &ports, &more), &cluster.path(&format!("output-{at}")))
+    };
+    let mut members = [begin(0), begin(1)];
+    members[0].send("first", 1);
+    until("both have a message", || members.iter().all(|member| member.lines("text").len() == 1));
+    let paused = members[1].child.id().to_string();
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([name, &paused]).status();
+        assert!(sent.unwrap().success());
+    };
+    signal("-STOP");
+    let mut sent = 1;
+    let stdin = members[0].child.stdin.take();
+    let (mut stdin, first) = (stdin.unwrap(), &members[0]);
+    until("a line expires", || {
+        // A few of them fill the window.
+        writeln!(stdin, "{} {}", sent + 1, "x".repeat(64 << 10)).unwrap();
+        sent += 1;
+        !first.lines("expired").is_empty()
+    });
+    signal("-CONT");
+    let numbers = |field: &str, number: &str| -> Vec<u64> {
+        first.lines(field).iter().map(|line| line[number].as_u64().unwrap()).collect()
+    };
+    until("each line has an outcome", || {
+        numbers("receipt", "line").len() + numbers("expired", "expired").len() == sent
+    });
+    let accepted = &numbers("receipt", "line")[1..];
+    until("the other has the result", || members[1].lines("text").len() == accepted.len() + 1);
+    let of = |line: &Value| line["text"].as_str().unwrap().split(' ').next().unwrap().parse::<u64>().unwrap();
+    assert_eq!(members[1].lines("text")[1..].iter().map(of).collect::<Vec<_>>(), accepted);
+}
+
 /// A member that is in its group, with stdin and stderr of its own.
 struct Piped(Child, BufReader<ChildStderr>);
 

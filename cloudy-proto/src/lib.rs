@@ -66,4 +66,4 @@ pub use rules::{Rule, Rules};
 pub use stored::{LogBase, Record, StoredBase, StoredBody, StoredEntry, StoredSnapshot, Vote};
 pub use time::Time;
 pub use view::{InstalledView, Origin, Place, RingMember, View};
-pub use words::harmless;
+pub use words::{harmless, is_advertisable};

@@ -33,7 +33,7 @@ pub const GROUP_NAME_BYTES_MAX: usize = 128;
 pub const REASON_BYTES_MAX: usize = 512;
 /// Maximum of addresses that a node names for itself.
 pub const ADDRESSES_MAX: usize = 16;
-/// The name that a node advertises: a host of up to 255 bytes, a colon and a port.
+/// Maximum of the name that a node advertises: a host of up to 255 bytes, a colon and a port.
 pub const ADVERTISED_BYTES_MAX: usize = 261;
 /// Maximum of revoked identities in a key file, and of those that its earlier lines or the application revoked.
 pub const REVOKED_MAX: usize = 256;
@@ -51,7 +51,7 @@ pub const CERTIFICATE_BYTES_MAX: usize = 768;
 /// Maximum of an application's part of its final report.
 pub const REPORT_BYTES_MAX: usize = 4 << 10;
 /// Maximum of entries in one control frame with the log's tail.
-pub const LOG_ENTRIES_PER_FRAME_MAX: usize = 64;
+pub const LOG_ENTRIES_PER_FRAME_MAX: usize = 40;
 /// Maximum of committed entries of the control log that a node keeps for followers; a state replaces earlier ones.
 pub const LOG_ENTRIES_MAX: usize = 1_024;
 /// Maximum of the encoded state that replaces older entries of the log: about 150 bytes for each node that the log

@@ -30,6 +30,8 @@ pub struct RingMember {
     pub origin: Origin,
     /// Its addresses, as hints: its identity decides.
     pub addresses: Vec<SocketAddr>,
+    /// `HOST:PORT` at which others find it, also after its addresses have changed. As a hint, too.
+    pub advertised: Option<String>,
 }
 
 /// One configuration of a group.
@@ -108,7 +110,7 @@ pub struct InstalledView {
 }
 
 /// What a member costs in a view that is kept: its names and some addresses.
-const VIEW_MEMBER_BYTES: usize = 256;
+const VIEW_MEMBER_BYTES: usize = 512;
 
 impl InstalledView {
     /// The view's id.

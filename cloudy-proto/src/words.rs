@@ -1,6 +1,6 @@
 //! Text that another node may have written, made harmless where it enters.
 
-use crate::limits::REASON_BYTES_MAX;
+use crate::limits::{ADVERTISED_BYTES_MAX, REASON_BYTES_MAX};
 
 /// The harmless part of a reason: at most [`REASON_BYTES_MAX`] bytes, free of control characters, of invisible ones and of
 /// those that reorder the text around them, so that it can be logged, printed and put into errors. What was harmless stays
@@ -21,6 +21,13 @@ pub fn harmless(bytes: &[u8]) -> String {
         "" => "no reason given".to_owned(),
         trimmed => trimmed.to_owned(),
     }
+}
+
+/// Whether a text can be an advertised name, `HOST:PORT`: visible ASCII characters, at most
+/// [`ADVERTISED_BYTES_MAX`](crate::limits::ADVERTISED_BYTES_MAX) of them.
+#[must_use]
+pub fn is_advertisable(name: &str) -> bool {
+    (1..=ADVERTISED_BYTES_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Other characters could forge lines of a terminal, or look like other text.

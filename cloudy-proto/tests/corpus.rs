@@ -411,7 +411,7 @@ fn controls() -> Vec<Bytes> {
 
 fn a_view() -> View {
     let (node, incarnation, origin) = (NodeId([0xaa; 32]), Incarnation(3), Origin::Survivor);
-    let ring = vec![RingMember { node, incarnation, origin, addresses: Vec::new() }];
+    let ring = vec![RingMember { node, incarnation, origin, addresses: Vec::new(), advertised: None }];
     View { id: ViewId(2), ring, parameters: Parameters::default(), last: false }
 }
 
@@ -497,6 +497,7 @@ fn commands() -> Vec<Bytes> {
         incarnation: Incarnation(node.into()),
         origin,
         addresses: addresses(),
+        advertised: Some("one.example:10501".into()),
     };
     let install = |ring, cut, last| {
         let parameters = Parameters::default();

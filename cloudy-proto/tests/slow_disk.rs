@@ -27,6 +27,7 @@ fn machine(me: usize, role: Role, durability: Durability) -> Machine {
     Machine::new(MachineConfig {
         me: id(me),
         addresses: Vec::new(),
+        advertised: None,
         group: GroupId([7; 16]),
         name: "slow".to_owned(),
         run: me as u64 + 1,
@@ -157,7 +158,7 @@ fn begun() -> World {
     assert_eq!(world.index(CREATOR), MESSAGES);
     world.packets.clear();
     for (who, peer) in [(JOINER, CREATOR), (CREATOR, JOINER)] {
-        world.hand(who, Input::LinkUp { peer: id(peer), addresses: Vec::new() });
+        world.hand(who, Input::LinkUp { peer: id(peer), addresses: Vec::new(), advertised: None });
     }
     world
 }

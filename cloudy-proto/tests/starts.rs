@@ -20,6 +20,7 @@ fn group() -> Machine {
     let mut machine = Machine::new(MachineConfig {
         me: NodeId([1; 32]),
         addresses: Vec::new(),
+        advertised: None,
         group: GroupId(*b"a group of one !"),
         name: "starts".to_owned(),
         run: 1,
@@ -45,7 +46,7 @@ fn hand(machine: &mut Machine, input: Input) {
 fn start(machine: &mut Machine, at: u64) {
     let mut node = NodeId([2; 32]);
     node.0[..8].copy_from_slice(&at.to_be_bytes());
-    hand(machine, Input::LinkUp { peer: node, addresses: Vec::new() });
+    hand(machine, Input::LinkUp { peer: node, addresses: Vec::new(), advertised: None });
     let join = ControlFrame::Join {
         run: at,
         observer: false,

@@ -25,6 +25,7 @@ fn config(role: Role, rules: Rules) -> MachineConfig {
     MachineConfig {
         me: ME,
         addresses: Vec::new(),
+        advertised: None,
         group: GROUP,
         name: "scripted".to_owned(),
         run: 1,
@@ -49,7 +50,7 @@ impl Alone {
     /// With a link to the peer.
     fn linked(role: Role, rules: Rules) -> Self {
         let mut alone = Self { machine: Machine::new(config(role, rules)), now: Time(0) };
-        alone.takes(Input::LinkUp { peer: PEER, addresses: Vec::new() });
+        alone.takes(Input::LinkUp { peer: PEER, addresses: Vec::new(), advertised: None });
         alone
     }
 
@@ -200,7 +201,7 @@ pub fn gives_up_its_vote(rules: Rules) -> bool {
     let config = MachineConfig { durability: Durability::Disk, ..config(Role::Restored, rules) };
     let machine = Machine::restored(Time(0), config, stored).expect("the records are one node's");
     let mut voter = Alone { machine, now: Time(0) };
-    voter.takes(Input::LinkUp { peer: PEER, addresses: Vec::new() });
+    voter.takes(Input::LinkUp { peer: PEER, addresses: Vec::new(), advertised: None });
     let outputs = voter.hears_control(ControlFrame::Consensus(ConsensusMessage {
         kind: ConsensusKind::Heartbeat,
         to: VOTER,

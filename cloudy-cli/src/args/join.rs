@@ -29,6 +29,7 @@ Each line of stdin is broadcast. Each line of stdout is a JSON object:
   {\"view\":3,\"index\":17,\"members\":[…]}         a view: the members from this index on
   {\"receipt\":4,\"index\":17,\"incarnation\":1}    this node's message 4 is in the result
   {\"rejected\":4,\"error\":\"…\"}                  this node's message 4 is in no result; unknown: it may be in it
+  {\"expired\":4}                                line 4 is in no result: the group did not accept it within --expire
 A line of at most 16 MiB is a message, without its line feed. At the end of stdin the node waits for its receipts and
 leaves the group, unless --stay. The group is closed once its last member has left.
 
@@ -52,6 +53,10 @@ pub(crate) struct JoinArgs {
     /// A node to ask, this one or another; the same at all nodes. The variable has several, with commas between them
     #[arg(long = "seed", value_name = "HOST:PORT", env = "CLOUDY_SEEDS", value_delimiter = ',', value_parser = seed)]
     pub(crate) seeds: Vec<String>,
+    /// The name or address at which the others find this node, if it is not the one that it listens on, or if that changes at
+    /// a restart: behind an address translation, or in Kubernetes. The group stores it with the member
+    #[arg(long, value_name = "HOST:PORT", value_parser = seed)]
+    pub(crate) advertise: Option<String>,
     /// Create the group with this many members if no node in reach is in it: more than half of the seeds [default: only
     /// join]
     #[arg(long, value_name = "N", allow_hyphen_values = true,
@@ -71,6 +76,9 @@ pub(crate) struct JoinArgs {
     #[arg(long, value_name = "INDEX", allow_hyphen_values = true,
           value_parser = whole(NonZeroU64::MIN, INDEX_MAX, "1000"))]
     pub(crate) from: Option<NonZeroU64>,
+    /// Withdraw a line that the group does not accept in this time: it is in no result, for certain [default: wait]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub(crate) expire: Option<Duration>,
     /// Stay in the group after the end of stdin
     #[arg(long)]
     pub(crate) stay: bool,

@@ -69,6 +69,10 @@ pub(crate) struct SlaveArgs {
     /// session and others have moved; repeatable. The variable has several, with commas between them
     #[arg(long = "seed", value_name = "HOST:PORT", env = "CLOUDY_SEEDS", value_delimiter = ',', value_parser = seed)]
     pub(crate) seeds: Vec<String>,
+    /// The name or address at which the others find this node, if it is not the one that it listens on, or if that changes at
+    /// a restart: behind an address translation, or in Kubernetes. The group stores it with the member
+    #[arg(long, value_name = "HOST:PORT", value_parser = seed)]
+    pub(crate) advertise: Option<String>,
     /// Options of every process.
     #[command(flatten)]
     pub(crate) process: ProcessArgs,

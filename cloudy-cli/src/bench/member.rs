@@ -19,7 +19,7 @@ use super::orders::{Assignment, Order, Outcome, Post, Said, unexpected};
 use super::spec::Spec;
 use super::timeline::Timeline;
 use super::timer::Timer;
-use crate::node::{self, Who};
+use crate::node::{self, Settings, Who};
 use crate::output::failure;
 
 /// The group's name.
@@ -42,7 +42,7 @@ pub(crate) async fn run(assignment: &Assignment, post: &mut Post) -> Result<(), 
         None => Who::Fresh,
     };
     let socket = node::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-    let (node, _) = node::start_as(socket, &key.into(), who, spec.faults, false, None).await?;
+    let (node, _) = node::start_as(socket, &key.into(), who, spec.faults, false, Settings::default()).await?;
     let group = if *number == 0 { create(&node, spec, post).await? } else { join(&node, post).await? };
     let mut member = Member {
         approved: group.approved_from(Index(1)),

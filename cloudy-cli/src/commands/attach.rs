@@ -12,7 +12,7 @@ use crate::args::MasterArgs;
 use crate::commands::outcome::{present, with_remedy};
 use crate::interrupts::Stop;
 use crate::keys::KeyFile;
-use crate::node::{self, Who, forget};
+use crate::node::{self, Settings, Who, forget};
 use crate::output::{EXIT_INTERRUPTED, failure, print_first};
 use crate::periods::Periods;
 use crate::progress::Progress;
@@ -27,7 +27,8 @@ pub(crate) async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, 
         let admin = args.process.admin.bind()?;
         let file = KeyFile::open(&args.process.key).await?;
         let (node, _) =
-            node::start_as(socket, &file.keys, Who::Fresh, args.process.faults.faults(), false, None).await?;
+            node::start_as(socket, &file.keys, Who::Fresh, args.process.faults.faults(), false, Settings::default())
+                .await?;
         node::serve_admin(&node, admin)?;
         Ok::<_, Report>((file, node))
     };

@@ -1,8 +1,11 @@
 //! `cloudy join`: a member of a group for programs in any language. Lines in are broadcast, JSON lines out are the result.
 
+use std::future::{poll_fn, ready};
 use std::io::{self, BufRead, Write as _};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::process::{ExitCode, ExitStatus, Stdio};
+use std::task::Poll;
 use std::time::Duration;
 
 use cloudy_node::discovery::seeds;
@@ -21,13 +24,16 @@ use crate::audit::AuditLog;
 use crate::interrupts::{Interrupts, Stop};
 use crate::keys::Trust;
 use crate::lines::{Message, messages, push_json, view_line};
-use crate::node::{self, Who};
+use crate::node::{self, Settings, Who};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, say_plainly};
 use crate::position::Position;
 use crate::service;
 
-/// Lines of stdin, and receipts, that wait.
+/// Lines of stdin that wait.
 const WAITING_MAX: usize = 1_024;
+
+/// Receipts that wait: more than a window has slots, so that lines which expire behind them are printed.
+const RECEIPTS_MAX: usize = 65_536;
 
 /// How long the node may take to leave after a signal.
 const LEAVE_AFTER_SIGNAL: Duration = Duration::from_secs(5);
@@ -59,12 +65,13 @@ async fn start(args: &JoinArgs) -> Result<(Trust, Node, AuditLog), Report> {
     let admin = args.admin.bind()?;
     let trust = Trust::open(&args.trust).await?;
     let audit = AuditLog::open(args.audit_log.as_deref())?;
+    let settings = Settings { advertise: args.advertise.clone(), ..Settings::default() };
     let node = match &trust {
         Trust::Keys(file) => {
             let who = Who::of(&DataArgs { directory: args.data.clone() }, None).await?;
-            node::start_as(socket, &file.keys, who, Faults::none(), false, None).await?.0
+            node::start_as(socket, &file.keys, who, Faults::none(), false, settings).await?.0
         }
-        Trust::Certificates(_) => trust.builder().bound(socket).start().await.into_diagnostic()?,
+        Trust::Certificates(_) => settings.apply(trust.builder()).bound(socket).start().await.into_diagnostic()?,
     };
     say_plainly(&format!("node {} listens on {}", node.id().short(), node.local_addr()));
     node::serve_admin(&node, admin)?;
@@ -96,7 +103,7 @@ async fn member(args: &JoinArgs, node: &Node, audit: &AuditLog, stop: &Stop) -> 
     let position = Position::open(args.data.as_deref(), group.id(), from, args.exec.is_some()).await?;
     let mut output = Output { group: &group, exec: args.exec.as_deref(), position, stop };
     let closed = Notify::new();
-    let input = Input { group: &group, stop, closed: &closed };
+    let input = Input { group: &group, stop, closed: &closed, expire: args.expire };
     let taking_part = input.take_part(args.stay);
     tokio::pin!(taking_part);
     let print = output.print();
@@ -144,7 +151,17 @@ enum Part {
     Abandoned,
 }
 
+/// A broadcast that may expire, in the order of the lines.
+type Sending = Pin<Box<dyn Future<Output = Result<Receipt, BroadcastError>> + Send>>;
+
+/// A line of stdin, by its number, and its broadcast.
+struct Line<T> {
+    number: u64,
+    broadcast: T,
+}
+
 /// Which lines of stdin were broadcast.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Sent {
     All,
     /// Those before the group was closed.
@@ -157,19 +174,14 @@ struct Input<'a> {
     stop: &'a Stop,
     /// Notified once the whole result of a closed group is printed.
     closed: &'a Notify,
+    /// The time after which a line expires.
+    expire: Option<Duration>,
 }
 
 impl Input<'_> {
     /// Sends the lines of stdin, prints their receipts, and leaves.
     async fn take_part(&self, stays: bool) -> Result<Part, Report> {
-        let (receipts, receipts_in) = mpsc::channel(WAITING_MAX);
-        let sent = async {
-            // All receipts are printed, also if the group is closed meanwhile.
-            let send = async { Ok(self.send(receipts).await) };
-            let (sent, ()) = tokio::try_join!(send, self.print_receipts(receipts_in))?;
-            sent
-        };
-        match self.stop.unless_asked(sent).await {
+        match self.stop.unless_asked(self.send_all()).await {
             Some(sent) => match sent? {
                 Sent::All => {}
                 Sent::Some => return Ok(Part::Refused),
@@ -180,6 +192,19 @@ impl Input<'_> {
             return Ok(Part::Done);
         }
         self.leave().await
+    }
+
+    /// Sends the lines of stdin, and prints what became of them.
+    async fn send_all(&self) -> Result<Sent, Report> {
+        // Lines that cannot expire wait in stdin.
+        let (sendings, sendings_in) = mpsc::channel(if self.expire.is_some() { WAITING_MAX } else { 1 });
+        let (receipts, receipts_in) = mpsc::channel(RECEIPTS_MAX);
+        // All receipts are printed, also if the group is closed meanwhile.
+        let send = async { Ok(self.send(sendings).await) };
+        let accept = async { Ok(self.accept(sendings_in, receipts).await) };
+        let (sent, accepted, ()) = tokio::try_join!(send, accept, self.print_receipts(receipts_in))?;
+        let all = [sent?, accepted?].iter().all(|sent| *sent == Sent::All);
+        Ok(if all { Sent::All } else { Sent::Some })
     }
 
     /// Leaves, or gives up soon after a signal.
@@ -201,8 +226,8 @@ impl Input<'_> {
         }
     }
 
-    /// Broadcasts the lines of stdin.
-    async fn send(&self, receipts: mpsc::Sender<Receipt>) -> Result<Sent, Report> {
+    /// Begins to broadcast the lines of stdin.
+    async fn send(&self, sendings: mpsc::Sender<Line<Sending>>) -> Result<Sent, Report> {
         let (lines, mut lines_in) = mpsc::channel(WAITING_MAX);
         // A thread of its own: a read of stdin cannot be given up.
         std::thread::spawn(move || read_lines(&lines));
@@ -211,16 +236,52 @@ impl Input<'_> {
                 biased;
                 line = lines_in.recv() => line,
                 () = self.closed.notified() => return Ok(Sent::Some),
+                // A line was not accepted.
+                () = sendings.closed() => break,
             };
             let Some(line) = line else { break };
             let line: Vec<u8> = line.map_err(|error| {
                 failure(format_args!("cannot read standard input ({error})"), "check where the input comes from")
             })?;
-            match self.group.broadcast(line).await {
-                Ok(receipt) => {
-                    if receipts.send(receipt).await.is_err() {
+            let mut broadcast = self.broadcast(line);
+            if self.expire.is_some() {
+                // Its place among the lines that wait; the next ones wait behind it.
+                let begun = poll_fn(|context| Poll::Ready(broadcast.as_mut().poll(context))).await;
+                if let Poll::Ready(answer) = begun {
+                    broadcast = Box::pin(ready(answer));
+                }
+            }
+            if sendings.send(Line { number, broadcast }).await.is_err() {
+                break;
+            }
+        }
+        Ok(Sent::All)
+    }
+
+    fn broadcast(&self, line: Vec<u8>) -> Sending {
+        let group = self.group.clone();
+        match self.expire {
+            Some(expire) => Box::pin(async move { group.broadcast_within(line, expire).await }),
+            None => Box::pin(async move { group.broadcast(line).await }),
+        }
+    }
+
+    /// Waits until the group accepts the lines, one after the other, and prints those that expired.
+    async fn accept(
+        &self,
+        mut sendings: mpsc::Receiver<Line<Sending>>,
+        receipts: mpsc::Sender<Line<Receipt>>,
+    ) -> Result<Sent, Report> {
+        while let Some(Line { number, broadcast }) = sendings.recv().await {
+            match broadcast.await {
+                Ok(broadcast) => {
+                    if receipts.send(Line { number, broadcast }).await.is_err() {
                         break;
                     }
+                }
+                Err(BroadcastError::Expired { .. }) => {
+                    let line = json!({ "expired": number });
+                    self.stop.print_bytes(format!("{line}\n").into_bytes()).await?;
                 }
                 Err(BroadcastError::Ended(EndReason::Final | EndReason::Closed)) => return Ok(Sent::Some),
                 Err(error) => {
@@ -233,8 +294,8 @@ impl Input<'_> {
     }
 
     /// Prints what became of the broadcasts, in their order.
-    async fn print_receipts(&self, mut receipts: mpsc::Receiver<Receipt>) -> Result<(), Report> {
-        while let Some(receipt) = receipts.recv().await {
+    async fn print_receipts(&self, mut receipts: mpsc::Receiver<Line<Receipt>>) -> Result<(), Report> {
+        while let Some(Line { number, broadcast: receipt }) = receipts.recv().await {
             let MessageId { seq, incarnation, .. } = receipt.id();
             let mut line = match receipt.await {
                 Ok(approval) => json!({ "receipt": seq.0, "index": approval.index.0 }),
@@ -243,6 +304,7 @@ impl Input<'_> {
                 Err(error) => json!({ "unknown": seq.0, "error": error.to_string() }),
             };
             line["incarnation"] = incarnation.0.into();
+            line["line"] = number.into();
             self.stop.print_bytes(format!("{line}\n").into_bytes()).await?;
         }
         Ok(())

@@ -18,7 +18,7 @@ use crate::commands::attach;
 use crate::commands::outcome::{present, with_remedy};
 use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::keys::KeyFile;
-use crate::node::{self, Who, forget};
+use crate::node::{self, Settings, Who, forget};
 use crate::orders::{Order, Said};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, EXIT_USAGE, failure, print_error, print_first, say_plainly};
 use crate::periods::Periods;
@@ -54,9 +54,15 @@ async fn session(args: &MasterArgs, stop: &Stop) -> Result<ExitCode, Report> {
         let admin = args.process.admin.bind()?;
         let file = KeyFile::open(&args.process.key).await?;
         let who = Who::of(&args.process.data, None).await?;
-        let (node, control) =
-            node::start_as(socket, &file.keys, who, args.process.faults.faults(), args.process.child.partitions, None)
-                .await?;
+        let (node, control) = node::start_as(
+            socket,
+            &file.keys,
+            who,
+            args.process.faults.faults(),
+            args.process.child.partitions,
+            Settings::default(),
+        )
+        .await?;
         node::serve_admin(&node, admin)?;
         Ok::<_, Report>((file, node, control))
     };

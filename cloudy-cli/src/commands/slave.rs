@@ -23,7 +23,7 @@ use crate::children::supervisor::Supervisor;
 use crate::duration;
 use crate::interrupts::{Asked, Interrupts, Stop};
 use crate::keys::KeyFile;
-use crate::node::{self, Who, forget};
+use crate::node::{self, Settings, Who, forget};
 use crate::orders::{Order, Said};
 use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, EXIT_NOT_STARTED, failure, print_error};
 use crate::progress::Progress;
@@ -120,7 +120,8 @@ impl Started {
         let node_key = supervisor.as_mut().and_then(|supervisor| supervisor.key.take());
         let (keys, who) = (&key_file.keys, Who::of(&args.process.data, node_key).await?);
         let (faults, partitions) = (args.process.faults.faults(), args.process.child.partitions);
-        let (node, control) = node::start_as(socket, keys, who, faults, partitions, Some(args.retain)).await?;
+        let settings = Settings { retain_bytes: Some(args.retain), advertise: args.advertise.clone() };
+        let (node, control) = node::start_as(socket, keys, who, faults, partitions, settings).await?;
         node::serve_admin(&node, admin)?;
         Ok(Self { supervisor, key_file, file, node, control })
     }

@@ -174,6 +174,7 @@ fn members(shared: &Shared, status: &Status, stats: &Stats, peers: &[PeerStatus]
         incarnation: place.incarnation.0,
         origin: origin(place.origin).to_owned(),
         addresses: place.addresses.clone(),
+        advertised: place.advertised.clone(),
         this_node: member.node == shared.me,
         votes: status.voters.contains(&member.node),
         coordinates: status.coordinator == Some(member.node),

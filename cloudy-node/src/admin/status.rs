@@ -247,6 +247,8 @@ pub struct MemberEntry {
     pub origin: String,
     /// The addresses at which it can be reached.
     pub addresses: Vec<SocketAddr>,
+    /// The name that it advertises, `HOST:PORT`.
+    pub advertised: Option<String>,
     /// Whether it is this node.
     pub this_node: bool,
     /// Whether it votes on views.

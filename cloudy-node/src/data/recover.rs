@@ -15,6 +15,7 @@ use super::error::DataError;
 use super::stored::{StoredGroup, StoredNode};
 use crate::cluster_key::ClusterKey;
 use crate::cluster_keys::ClusterKeys;
+use crate::discovery::seeds;
 use crate::link_error::ConnectError;
 use crate::node::Node;
 use crate::storage::{
@@ -89,8 +90,13 @@ pub async fn ask_members(
             others.push((*voter, Vec::new()));
         }
     }
-    let addresses: BTreeSet<SocketAddr> =
+    let mut addresses: BTreeSet<SocketAddr> =
         others.iter().flat_map(|(_, addresses)| addresses).chain(more).copied().collect();
+    // A name that does not resolve leads to no member.
+    let names = group.view.iter().flat_map(|view| &view.ring).filter(|member| member.node != own);
+    for name in names.filter_map(|member| member.advertised.as_deref()) {
+        addresses.extend(seeds::look_up(name).await.unwrap_or_default());
+    }
     let mut asked = JoinSet::new();
     for address in addresses {
         let (keys, group) = (keys.clone(), group.clone());

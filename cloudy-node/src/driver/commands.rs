@@ -227,6 +227,7 @@ impl Driver {
         MachineConfig {
             me: self.me,
             addresses: self.links.addresses.to_vec(),
+            advertised: self.links.advertised.as_deref().map(ToOwned::to_owned),
             group: shared.id,
             name: shared.name.clone(),
             run: rand::random(),
@@ -266,7 +267,8 @@ impl Driver {
     fn run_group(&mut self, mut machine: Machine, shared: Arc<Shared>, outbox_bytes_max: usize) -> &mut GroupRun {
         let (now, group) = (self.now(), shared.id);
         for (&peer, link) in &self.peers {
-            machine.handle(now, Input::LinkUp { peer, addresses: link.addresses.clone() });
+            let (addresses, advertised) = (link.addresses.clone(), link.advertised.clone());
+            machine.handle(now, Input::LinkUp { peer, addresses, advertised });
         }
         self.allowances_stale = true;
         self.groups.entry(group).or_insert(GroupRun::new(machine, shared, outbox_bytes_max, self.links.repeats.clone()))

@@ -47,6 +47,8 @@ type Attempts = BTreeMap<SocketAddr, Attempt>;
 pub(crate) struct Dialler {
     known: KnownNodes,
     missing: BTreeMap<NodeId, Attempts>,
+    /// The names that wanted peers advertise.
+    advertised: BTreeMap<NodeId, String>,
     /// Revoked peers, which are never dialled. Bounded like the lists of revoked nodes.
     never: BTreeSet<NodeId>,
 }
@@ -77,6 +79,19 @@ impl Dialler {
         if !linked {
             self.miss(me, peer, now);
         }
+    }
+
+    /// Notes the name that a wanted peer advertises by the newest view.
+    pub(crate) fn advertised(&mut self, peer: NodeId, name: Option<&str>) {
+        match name.filter(|_| self.wants(peer)) {
+            Some(name) => drop(self.advertised.insert(peer, name.to_owned())),
+            None => drop(self.advertised.remove(&peer)),
+        }
+    }
+
+    /// The advertised names of wanted peers without a link.
+    pub(crate) fn names_of_missing(&self) -> BTreeSet<String> {
+        self.missing.keys().filter_map(|peer| self.advertised.get(peer)).cloned().collect()
     }
 
     /// Whether a link to a peer is wanted.
@@ -145,6 +160,7 @@ impl Dialler {
     /// Drops the peers that `keep` rejects.
     pub(crate) fn forget(&mut self, keep: impl Fn(NodeId) -> bool) {
         self.known.retain(&keep);
+        self.advertised.retain(|&peer, _| keep(peer));
         self.missing.retain(|&peer, _| keep(peer));
     }
 
@@ -195,10 +211,16 @@ mod tests {
         assert_eq!(dialler.next(), None);
         dialler.miss(high, high, Time(9));
         assert_eq!(dialler.next(), Some(Time(9) + COURTESY));
+        dialler.advertised(high, Some("high.example:1"));
+        assert_eq!(dialler.names_of_missing(), BTreeSet::from(["high.example:1".to_owned()]));
+        dialler.found(high, at(2));
+        assert!(dialler.names_of_missing().is_empty(), "it is linked");
         dialler.never(high);
         dialler.miss(low, high, Time(9));
         dialler.want(low, high, &[at(1)], false, Time(9));
         assert_eq!(dialler.next(), None);
+        dialler.advertised(high, Some("high.example:1"));
+        assert!(dialler.advertised.is_empty(), "no link to it is wanted");
     }
 
     #[test]

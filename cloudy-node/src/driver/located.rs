@@ -1,6 +1,7 @@
 //! Addresses of members: all may have new ones, so members send each other the addresses of their links (`protocol.md`
 //! §4).
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use cloudy_proto::NodeId;
@@ -12,12 +13,14 @@ use crate::link::Link;
 use crate::link_error::{ConnectError, LinkFailure};
 
 /// The nodes that a node seeks beyond the addresses that it knows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seeks {
     /// Whether a link to a member of one of its groups is missing.
     pub(crate) members: bool,
     /// Whether it waits to join a group.
     pub(crate) group: bool,
+    /// The advertised names of the members without a link.
+    pub(crate) advertised: BTreeSet<String>,
 }
 
 impl Driver {
@@ -37,8 +40,12 @@ impl Driver {
     pub(super) fn seek(&self) {
         let members = self.dialler.misses_any();
         let group = self.joining.values().any(|joining| !joining.reply.is_closed());
-        let seeks = Seeks { members, group };
-        self.seeks.send_if_modified(|before| std::mem::replace(before, seeks) != seeks);
+        let seeks = Seeks { members, group, advertised: self.dialler.names_of_missing() };
+        self.seeks.send_if_modified(|before| {
+            let changed = *before != seeks;
+            *before = seeks;
+            changed
+        });
     }
 
     /// The linked peer that was found at this address.

@@ -270,6 +270,7 @@ impl Driver {
         for member in view.ring.iter().filter(|member| member.node != self.me) {
             let linked = self.peers.contains_key(&member.node);
             self.dialler.want(self.me, member.node, &member.addresses, linked, now);
+            self.dialler.advertised(member.node, member.advertised.as_deref());
         }
     }
 
@@ -449,7 +450,7 @@ impl Driver {
                 self.closed.handle_all(now, &Input::LinkDown { peer });
             }
             tracing::debug!(peer = %peer.short(), address = %new.remote(), "link up");
-            let addresses = new.addresses.clone();
+            let (addresses, advertised) = (new.addresses.clone(), new.advertised.clone());
             let wake = Arc::clone(&self.inbox.payloads);
             let (repeats, health) = (self.links.repeats.clone(), self.health.clone());
             let mut link = Link::new(new, self.writers.clone(), repeats, (wake, health), now);
@@ -462,9 +463,10 @@ impl Driver {
             self.peers.insert(peer, link);
             self.allowances_stale = true;
             for group in self.groups.values_mut() {
-                group.machine.handle(now, Input::LinkUp { peer, addresses: addresses.clone() });
+                let (addresses, advertised) = (addresses.clone(), advertised.clone());
+                group.machine.handle(now, Input::LinkUp { peer, addresses, advertised });
             }
-            self.closed.handle_all(now, &Input::LinkUp { peer, addresses });
+            self.closed.handle_all(now, &Input::LinkUp { peer, addresses, advertised });
             self.dialler.found(peer, at);
             self.tell_located(peer, at);
         }

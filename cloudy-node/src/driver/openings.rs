@@ -54,6 +54,8 @@ pub(crate) enum OpenName {
     Observed,
     /// The group is to keep its result on disk, and this node has no data directory.
     NeedsDataDir,
+    /// The group is to keep its result on disk, and this node is in one of that name that keeps it in memory.
+    InMemory,
     /// The data directory holds a group of that name, which has ended.
     Ended(GroupId),
     /// The data directory holds two groups of that name.
@@ -92,6 +94,11 @@ impl Driver {
         let here = match run {
             Some(run) if run.shared.observes => return OpenName::Observed,
             Some(run) if run.installed.is_some() || run.shared.lock().leaving => return OpenName::Busy,
+            Some(run)
+                if parameters.durability == Durability::Disk && run.machine.durability() == Durability::Memory =>
+            {
+                return OpenName::InMemory;
+            }
             Some(run) => Some(Arc::clone(&run.shared)),
             None if parameters.durability == Durability::Disk && self.disk.is_none() => return OpenName::NeedsDataDir,
             None => match self.closed.named(&name) {

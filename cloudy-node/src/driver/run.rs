@@ -180,9 +180,9 @@ impl GroupRun {
         drop(state);
         if let Some(batch) = batch {
             self.shared.room.notify_waiters();
-            for (seq, reply) in admitted {
+            for (seq, on_id) in admitted {
                 let id = MessageId { origin: self.shared.me, incarnation, seq };
-                if reply.send(id).is_err() {
+                if !on_id(id) {
                     self.shared.lock().approvals.release(seq);
                 }
             }

@@ -1,22 +1,30 @@
 //! Broadcasts that expire: they wait here, without sequence numbers, until the machine puts them into a slot at once.
 
+use core::fmt;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use cloudy_proto::limits::PAYLOAD_COST_BYTES_MIN;
 use cloudy_proto::{MessageId, Seq};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::group::outbox::Outbox;
 
+/// What is done with the id of a payload that has a slot, before the payload is sent. False if its caller is gone.
+pub(crate) type OnId = Box<dyn FnOnce(MessageId) -> bool + Send>;
+
 /// A payload that is in no slot, and the caller that waits for its id.
-#[derive(Debug)]
 struct Waiting {
     ticket: u64,
     payload: Bytes,
     expires_at: Instant,
-    reply: oneshot::Sender<MessageId>,
+    on_id: OnId,
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting").field("ticket", &self.ticket).finish_non_exhaustive()
+    }
 }
 
 /// The broadcasts that expire, in the order of their calls.
@@ -32,13 +40,13 @@ pub(crate) struct Expiring {
 pub(crate) struct Turn(Option<u64>);
 
 /// A payload that has its sequence number, and the caller to notify.
-pub(crate) type Admitted = (Seq, oneshot::Sender<MessageId>);
+pub(crate) type Admitted = (Seq, OnId);
 
 impl Expiring {
     /// Adds a payload. Returns its ticket.
-    pub(crate) fn push(&mut self, payload: Bytes, expires_at: Instant, reply: oneshot::Sender<MessageId>) -> u64 {
+    pub(crate) fn push(&mut self, payload: Bytes, expires_at: Instant, on_id: OnId) -> u64 {
         self.tickets += 1;
-        self.waiting.push_back(Waiting { ticket: self.tickets, payload, expires_at, reply });
+        self.waiting.push_back(Waiting { ticket: self.tickets, payload, expires_at, on_id });
         self.tickets
     }
 
@@ -86,8 +94,8 @@ impl Expiring {
             if !outbox.fits_in_slot(bytes) || !takes(cost) {
                 break;
             }
-            let Some(Waiting { payload, reply, .. }) = self.waiting.pop_front() else { break };
-            admitted.push((outbox.push(&payload), reply));
+            let Some(Waiting { payload, on_id, .. }) = self.waiting.pop_front() else { break };
+            admitted.push((outbox.push(&payload), on_id));
             body_bytes += bytes + LENGTH_BYTES_MAX;
         }
         admitted
@@ -106,13 +114,16 @@ fn cost_bytes(payload_bytes: usize, count: usize) -> u64 {
 mod tests {
     use std::time::Duration;
 
+    use tokio::sync::oneshot;
+
     use super::*;
 
     fn waiting(payloads: &[usize]) -> (Expiring, Vec<oneshot::Receiver<MessageId>>, Instant) {
         let (mut expiring, start) = (Expiring::default(), Instant::now());
         let push = |&bytes: &usize| {
             let (reply, receipt) = oneshot::channel();
-            expiring.push(vec![0; bytes].into(), start + Duration::from_secs(1), reply);
+            let on_id = Box::new(|id| reply.send(id).is_ok());
+            expiring.push(vec![0; bytes].into(), start + Duration::from_secs(1), on_id);
             receipt
         };
         let receipts = payloads.iter().map(push).collect();
@@ -148,8 +159,7 @@ mod tests {
         let (mut expiring, _receipts, start) = waiting(&[1, 1]);
         let mut turn = Turn::default();
         assert!(expiring.delays(&mut turn));
-        let (reply, _receipt) = oneshot::channel();
-        expiring.push(Bytes::new(), start, reply);
+        expiring.push(Bytes::new(), start, Box::new(|_| true));
         expiring.withdraw(1);
         assert!(expiring.delays(&mut turn));
         expiring.withdraw(2);

@@ -91,14 +91,28 @@ impl Group {
         payload: impl AsRef<[u8]>,
         expires_after: Duration,
     ) -> Result<Receipt, BroadcastError> {
-        let payload = Bytes::copy_from_slice(payload.as_ref());
+        self.broadcast_within_noting(payload.as_ref(), expires_after, |_| {}).await
+    }
+
+    /// The same, with a function that gets the id before the message can be approved.
+    pub(crate) async fn broadcast_within_noting(
+        &self,
+        payload: &[u8],
+        expires_after: Duration,
+        note: impl FnOnce(MessageId) + Send + 'static,
+    ) -> Result<Receipt, BroadcastError> {
+        let payload = Bytes::copy_from_slice(payload);
         let (reply, sent) = oneshot::channel();
         let now = Instant::now();
         let expires_at = now.checked_add(expires_after).unwrap_or(now + FOREVER);
         let mut place = {
             let mut state = self.shared.lock();
             self.accepts(&state, payload.len())?;
-            Place { group: self, ticket: state.expiring.push(payload, expires_at, reply), sent }
+            let on_id = Box::new(|id| {
+                note(id);
+                reply.send(id).is_ok()
+            });
+            Place { group: self, ticket: state.expiring.push(payload, expires_at, on_id), sent }
         };
         self.mailbox.wake();
         let receipt = place.sent(expires_at).await.map(|id| Receipt::new(Arc::clone(&self.shared), id));

@@ -67,6 +67,7 @@ pub(crate) struct NewLink {
     pub(crate) dialled: Option<SocketAddr>,
     /// The addresses at which the peer can be reached.
     pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) advertised: Option<String>,
     pub(crate) node_stream: NodeWriter,
 }
 
@@ -95,6 +96,8 @@ pub(crate) struct Links {
     pub(crate) limits: Arc<EndpointLimits>,
     /// The addresses of this node, as in its hello.
     pub(crate) addresses: Arc<Vec<SocketAddr>>,
+    /// The name that this node advertises, as in its hello.
+    pub(crate) advertised: Option<Arc<str>>,
     pub(crate) mail: mpsc::Sender<LinkMail>,
     pub(crate) health: Health,
     /// Nodes whose links are refused.
@@ -118,7 +121,7 @@ impl Links {
         identity: &Identity,
         endpoint: Endpoint,
         limits: EndpointLimits,
-        addresses: Vec<SocketAddr>,
+        (addresses, advertised): (Vec<SocketAddr>, Option<String>),
         (mail, health): (mpsc::Sender<LinkMail>, Health),
     ) -> Result<Self, OpenError> {
         let (client, server) =
@@ -130,6 +133,7 @@ impl Links {
             endpoint,
             limits: Arc::new(limits),
             addresses: Arc::new(addresses),
+            advertised: advertised.map(Into::into),
             mail,
             revoked: Revoked::default(),
             known: KnownNodes::default(),
@@ -304,10 +308,10 @@ impl Links {
         if peer == self.me {
             return Err(self.met_itself(&connection, process, dialled.is_some()).await);
         }
-        let addresses = recv::reachable_at(address, hello.addresses);
-        let dialled = dialled.map(|dialled| dialled.address);
+        let (addresses, advertised) = (recv::reachable_at(address, hello.addresses), hello.advertised);
+        let (dialled, kept) = (dialled.map(|dialled| dialled.address), connection.clone());
         let link =
-            NewLink { id, peer, process, version, connection: connection.clone(), dialled, addresses, node_stream };
+            NewLink { id, peer, process, version, connection: kept, dialled, addresses, advertised, node_stream };
         if self.mail.send(LinkMail::Up(link)).await.is_err() {
             return Ok(());
         }
@@ -378,7 +382,8 @@ impl Links {
     async fn exchange_hellos(&self, connection: &Connection) -> Result<(NodeWriter, recv::Hello), LinkFailure> {
         let timeout = self.limits.handshake_timeout;
         let both = async {
-            let node_stream = NodeWriter::open(connection, self.addresses.to_vec(), self.process, None).await?;
+            let advertised = self.advertised.as_deref().map(ToOwned::to_owned);
+            let node_stream = NodeWriter::open(connection, self.addresses.to_vec(), self.process, advertised).await?;
             Ok((node_stream, recv::read_hello(connection).await?))
         };
         tokio::time::timeout(timeout, both).await.unwrap_or_else(|_| {

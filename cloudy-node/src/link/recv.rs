@@ -72,6 +72,7 @@ impl From<quinn::ReadError> for ReadError {
 /// The peer's hello, with its stream.
 pub(super) struct Hello {
     pub(super) addresses: Vec<SocketAddr>,
+    pub(super) advertised: Option<String>,
     pub(super) process: u64,
     /// The highest wire version that both nodes speak.
     pub(super) version: u16,
@@ -121,8 +122,9 @@ async fn find_hello(connection: &Connection) -> Result<Hello, ReadError> {
         let frame = decoder.feed(&mut view)?;
         rest = rest.slice(rest.len() - view.len()..);
         match frame {
-            Some(NodeFrame::Hello { addresses, process, advertised: _ }) => {
-                return Ok(Hello { addresses, process, version, stream: NodeStream { stream, decoder, rest } });
+            Some(NodeFrame::Hello { addresses, process, advertised }) => {
+                let stream = NodeStream { stream, decoder, rest };
+                return Ok(Hello { addresses, process, advertised, version, stream });
             }
             Some(_) => return Err(ReadError::NotHello),
             None => rest = read_chunk(&mut stream).await?.ok_or(ReadError::NotHello)?,

@@ -86,6 +86,8 @@ pub(crate) struct Link {
     /// Whether this node dialled.
     pub(crate) dialled: bool,
     pub(crate) addresses: Vec<SocketAddr>,
+    /// The name that the peer advertises.
+    pub(crate) advertised: Option<String>,
     /// Further addresses at which this node's dials found the peer; at most [`ALIASES_MAX`].
     aliases: Vec<SocketAddr>,
     pub(crate) up_at: Instant,
@@ -145,6 +147,7 @@ impl Link {
             dialled: new.dialled.is_some(),
             connection: new.connection,
             addresses: new.addresses,
+            advertised: new.advertised,
             aliases: Vec::new(),
             up_at: Instant::now(),
             renewed: None,

@@ -24,7 +24,7 @@ fn node(key: &ClusterKey) -> TestNode {
     let endpoint = endpoint::open(&identity, EndpointSocket::Udp(socket), &limits, None).unwrap();
     let (sender, mail) = mpsc::channel(4);
     let addresses = vec![endpoint.local_addr().unwrap()];
-    let links = Links::new(&identity, endpoint, limits, addresses, (sender, Health::default())).unwrap();
+    let links = Links::new(&identity, endpoint, limits, (addresses, None), (sender, Health::default())).unwrap();
     links.spawn_accept();
     TestNode { links, mail }
 }

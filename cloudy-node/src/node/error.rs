@@ -1,7 +1,9 @@
 //! Errors of the start of a node.
 
 use cloudy_proto::NodeId;
+use cloudy_proto::limits::ADVERTISED_BYTES_MAX;
 
+use crate::discovery::seeds::SeedError;
 use crate::endpoint::{BindError, OpenError};
 use crate::health::CloseReason;
 use crate::identity::IdentityError;
@@ -43,6 +45,17 @@ pub enum StartError {
     /// The endpoint cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The advertised name is not `HOST:PORT`.
+    #[error("the advertised name: {0}")]
+    AdvertisedForm(#[from] SeedError),
+    /// The advertised name has other characters than visible ASCII ones, or is too long.
+    #[error(
+        "the advertised name `{name}` has other characters than ASCII ones, or more than {ADVERTISED_BYTES_MAX}; use the form of the name that DNS has (xn--…)"
+    )]
+    Advertised {
+        /// The name.
+        name: String,
+    },
     /// The cluster's keys revoke this node.
     #[error(
         "node {} is revoked by the cluster's own keys: start it as a new node, with another private key", .node.short()

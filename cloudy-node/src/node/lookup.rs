@@ -1,6 +1,6 @@
 //! Lookup of nodes that may have another address: by the names that the operator gave, and by multicast.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -130,6 +130,12 @@ impl Node {
         }
     }
 
+    /// Looks for members by the names that they advertise, until the node is closed.
+    pub(crate) fn look_up_advertised(&self) {
+        let seeker = self.seeker();
+        self.mailbox.health.spawn("lookup", seeker.by_advertised());
+    }
+
     fn seeker(&self) -> Seeker {
         let (seeks, resolver) = (self.lookups.seeks.clone(), self.lookups.resolver.clone());
         Seeker { mailbox: Arc::new(self.mailbox.downgrade()), seeks, resolver }
@@ -184,6 +190,31 @@ impl Seeker {
                     Some(Ok(address)) = dials.join_next() => drop(open.remove(&address)),
                 }
             }
+        }
+    }
+
+    /// Dials the advertised names of the members without a link; returns once the node is closed.
+    async fn by_advertised(mut self) {
+        let mut searches = JoinSet::new();
+        let mut names = BTreeMap::<String, AbortHandle>::new();
+        loop {
+            let sought = self.seeks.borrow_and_update().advertised.clone();
+            names.retain(|name, search| {
+                let stays = sought.contains(name);
+                if !stays {
+                    search.abort();
+                }
+                stays
+            });
+            for name in sought {
+                let (seeker, searched) = (self.clone(), name.clone());
+                names.entry(name).or_insert_with(|| searches.spawn(async move { seeker.by_name(&searched).await }));
+            }
+            if self.seeks.changed().await.is_err() {
+                return;
+            }
+            // Aborted ones.
+            while searches.try_join_next().is_some() {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cloudy_proto::{GroupId, NodeId};
+use cloudy_proto::{GroupId, NodeId, is_advertisable};
 use tokio::sync::watch;
 
 #[cfg(feature = "admin")]
@@ -12,7 +12,7 @@ use crate::admin::{AdminAddress, AdminError, AdminListener};
 use crate::cluster_key::ClusterKey;
 use crate::cluster_keys::ClusterKeys;
 use crate::discovery::DiscoveryKeys;
-use crate::discovery::seeds::Resolver;
+use crate::discovery::seeds::{self, Resolver};
 use crate::driver::{Command, Driver, Mailbox, Seeks, mailbox};
 use crate::endpoint::{self, EndpointLimits, EndpointSocket};
 use crate::error::ForgetError;
@@ -49,6 +49,7 @@ use resume::{open_store, resume_all};
 pub struct NodeBuilder {
     bind: Option<SocketAddr>,
     bound: Option<UdpSocket>,
+    advertised: Option<String>,
     identity: Option<Result<Identity, IdentityError>>,
     data_dir: Option<DataDir>,
     keys: Option<ClusterKeys>,
@@ -74,6 +75,28 @@ impl NodeBuilder {
     /// creates files for the node.
     pub fn bound(mut self, socket: UdpSocket) -> Self {
         self.bound = Some(socket);
+        self
+    }
+
+    /// Sets the name at which other nodes find this one: `HOST:PORT`, where HOST is a DNS name, an IPv4 address or an IPv6
+    /// address in brackets. Default: none; the others use the addresses that they know.
+    ///
+    /// Name a node that is behind an address translation, or whose address changes when it is restarted, as that of a pod
+    /// in Kubernetes. The groups of this node store the name with the member. Members that miss this node resolve the name
+    /// again and again, so a group finds itself again without seeds after a restart in which every address has changed. A
+    /// name is a hint: the handshake decides which node is there.
+    ///
+    /// ```no_run
+    /// # async fn example(key: &cloudy_node::ClusterKey) -> Result<(), Box<dyn std::error::Error>> {
+    /// use cloudy_node::Node;
+    ///
+    /// let builder = Node::builder().cluster_key(key).bind("0.0.0.0:7400".parse()?);
+    /// let node = builder.advertise("orders-0.orders:7400").start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn advertise(mut self, name: impl Into<String>) -> Self {
+        self.advertised = Some(name.into());
         self
     }
 
@@ -183,6 +206,7 @@ impl NodeBuilder {
     /// The key, the address or the limits are not valid, or the data directory cannot be used. Nothing is left running.
     pub async fn start(mut self) -> Result<Node, StartError> {
         check_clock(SystemTime::now())?;
+        self.advertised.as_deref().map_or(Ok(()), check_advertised)?;
         let identity = self.take_identity()?;
         let revoked = self.keys.take().map(|keys| keys.revoked().clone()).unwrap_or_default();
         if revoked.contains(&identity.node_id()) {
@@ -214,7 +238,7 @@ impl NodeBuilder {
         let address = endpoint::canonical(endpoint.local_addr().map_err(StartError::Address)?);
         let wait_timeout = self.wait_timeout.unwrap_or(WAIT_TIMEOUT);
         let (mailbox, mail, inbox) = mailbox(health.clone(), wait_timeout);
-        let links = Links::new(&identity, endpoint, self.limits, vec![address], (mail, health))?;
+        let links = Links::new(&identity, endpoint, self.limits, (vec![address], self.advertised), (mail, health))?;
         links.revoked.set_keys(&revoked);
         let (revoked, resumed) = (links.revoked.clone(), Arc::default());
         let discovery_keys = links.discovery_keys.clone();
@@ -229,6 +253,7 @@ impl NodeBuilder {
         if let Some(listener) = admin {
             node.serve_admin(listener)?;
         }
+        node.look_up_advertised();
         let resumed = Arc::new(resume_all(&node, stored).await?);
         // Before this, a peer could receive the answer that a group is unknown which is about to be resumed.
         accepting.spawn_accept();
@@ -239,6 +264,11 @@ impl NodeBuilder {
 /// Checks the clock at the start only: a clock that is wrong later does not affect certificates of the cluster's keys.
 fn check_clock(now: SystemTime) -> Result<(), StartError> {
     since_1970(now).map(|_| ()).ok_or(StartError::Clock)
+}
+
+fn check_advertised(name: &str) -> Result<(), StartError> {
+    seeds::split(name)?;
+    if is_advertisable(name) { Ok(()) } else { Err(StartError::Advertised { name: name.to_owned() }) }
 }
 
 /// An endpoint with an identity, and its groups. Clones are handles to the same node; when the last one and the last

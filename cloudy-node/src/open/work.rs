@@ -115,6 +115,7 @@ impl<'a> Work<'a> {
                     self.wait(why.to_owned());
                 }
                 OpenName::Observed => return Err(OpenGroupError::Observed { name }),
+                OpenName::InMemory => return Err(JoinError::InMemory { name }.into()),
                 OpenName::NeedsDataDir => return Err(OpenGroupError::NeedsDataDir { name }),
                 OpenName::Ended(group) => return self.ended(group),
                 OpenName::Two(one, other) => {
@@ -511,9 +512,10 @@ async fn missing(group: &Group) -> Option<String> {
         members.any(|member| member.node == node && member.linked)
     };
     let members = view.into_iter().flat_map(|view| &view.ring).filter(|member| !linked(member.node));
-    let missing = members.map(|member| match member.addresses.first() {
-        Some(address) => format!("node {}, last at {address}", member.node.short()),
-        None => format!("node {}", member.node.short()),
+    let missing = members.map(|member| {
+        let name = member.advertised.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        let address = member.addresses.first().map(|address| format!(", last at {address}")).unwrap_or_default();
+        format!("node {}{name}{address}", member.node.short())
     });
     let missing = missing.collect::<Vec<_>>().join("; ");
     Some(match missing.is_empty() {

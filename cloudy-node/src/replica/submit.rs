@@ -1,10 +1,12 @@
 //! A command, from its submission to its response.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cloudy_proto::MessageId;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::envelope;
 use super::error::ReplicaError;
@@ -124,6 +126,68 @@ impl<S: StateMachine> Replica<S> {
             inner.response(sent, deadline).await
         })
     }
+
+    /// Submits a command that expires: if the group does not accept it within `expires_after`, it is withdrawn, and is and
+    /// will be applied nowhere. That is certain, unlike after a time limit of [`submit`](Self::submit). A command that was
+    /// sent in time is as any other: its outcome may be unknown. See [`Group::broadcast_within`].
+    ///
+    /// Dropping it withdraws a command that was not sent; one that was sent may still be applied.
+    ///
+    /// ```no_run
+    /// # async fn example<S: cloudy_node::StateMachine>(replica: cloudy_node::Replica<S>, pay: S::Command) {
+    /// use std::time::Duration;
+    ///
+    /// use cloudy_node::{BroadcastError, SubmitError};
+    ///
+    /// match replica.submit_within(pay, Duration::from_secs(2)).await {
+    ///     Ok(_) => println!("paid"),
+    ///     Err(SubmitError::NotAccepted(BroadcastError::Expired { .. })) => println!("not paid, for certain"),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and [`BroadcastError::Expired`] in [`SubmitError::NotAccepted`].
+    pub fn submit_within(
+        &self,
+        command: S::Command,
+        expires_after: Duration,
+    ) -> Wait<'_, Result<S::Response, SubmitError>> {
+        let payload = envelope::command(&command).map_err(SubmitError::Encode);
+        let inner = &self.inner;
+        Wait::new(Some(inner.group.mailbox.wait_timeout), move |deadline| async move {
+            let payload = payload?;
+            let sent = deadline.run(send_within(inner, &payload, expires_after)).await.unwrap_or_else(|| {
+                let what = format!("group {:?} did not accept a command", inner.group.name());
+                Err(SubmitError::NotSent(deadline.passed(what, Answers::default())))
+            })?;
+            inner.response(sent, deadline).await
+        })
+    }
+}
+
+/// Sends a command that expires.
+async fn send_within<'a, S: StateMachine>(
+    inner: &'a Arc<Inner<S>>,
+    payload: &[u8],
+    expires_after: Duration,
+) -> Result<Sent<'a, S>, SubmitError> {
+    let expired = || SubmitError::NotAccepted(BroadcastError::Expired { waited: expires_after });
+    let started = Instant::now();
+    tokio::time::timeout(expires_after, inner.takes_commands()).await.map_err(|_| expired())??;
+    let (sender, response) = oneshot::channel();
+    let noting = Arc::clone(inner);
+    let note = move |id| drop(noting.submitted.lock().insert(id, sender));
+    let left = expires_after.saturating_sub(started.elapsed());
+    let receipt = tokio::select! {
+        receipt = inner.group.broadcast_within_noting(payload, left, note) => match receipt {
+            Err(BroadcastError::Expired { .. }) => return Err(expired()),
+            receipt => receipt?,
+        },
+        reason = inner.closed() => return Err(SubmitError::Closed(reason)),
+    };
+    Ok(Sent { inner, receipt, response })
 }
 
 impl<S: StateMachine> Inner<S> {
@@ -131,10 +195,7 @@ impl<S: StateMachine> Inner<S> {
     async fn send(&self, payload: &[u8]) -> Result<Sent<'_, S>, SubmitError> {
         let mut turn = Turn::default();
         loop {
-            wait_until(&self.caught_up, || (!self.is_behind() || self.close_reason().is_some()).then_some(())).await;
-            if let Some(reason) = self.close_reason() {
-                return Err(SubmitError::Closed(reason));
-            }
+            self.takes_commands().await?;
             match self.try_send(payload, &mut turn) {
                 Err(BroadcastError::OutboxFull | BroadcastError::NotListed) => {
                     tokio::select! {
@@ -145,6 +206,12 @@ impl<S: StateMachine> Inner<S> {
                 answer => return Ok(answer?),
             }
         }
+    }
+
+    /// Returns once the state is near the result.
+    async fn takes_commands(&self) -> Result<(), SubmitError> {
+        wait_until(&self.caught_up, || (!self.is_behind() || self.close_reason().is_some()).then_some(())).await;
+        self.close_reason().map_or(Ok(()), |reason| Err(SubmitError::Closed(reason)))
     }
 
     pub(super) fn is_behind(&self) -> bool {

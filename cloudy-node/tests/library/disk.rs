@@ -1,7 +1,7 @@
 //! Groups that outlive every process (`protocol.md` P7, §6.2, §7).
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloudy_node::discovery::{Advertisement, GROUP, Multicast, Responder};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::common::{Message, create, key, messages, read, read_final, start, until, within};
 use crate::help::texts;
-use crate::hosts::{Host, Process, on_disk, opened, start_again, start_hosts};
+use crate::hosts::{Host, Names, Process, on_disk, opened, start_again, start_hosts};
 use crate::joins::three_vote;
 
 async fn found_on(processes: &[Process], name: &str) -> Vec<Group> {
@@ -119,9 +119,11 @@ async fn a_member_that_was_killed_comes_back_with_what_its_disk_holds_and_the_ot
 
 /// Kills one of four members, then the three that have evicted it; starts two of those and the first again on other ports,
 /// and waits until the group works without the creator, who coordinated it.
-async fn finds_itself_again(look_up: impl AsyncFn(&[Process])) {
+async fn finds_itself_again(prepare: impl Fn(usize, &mut Host), look_up: impl AsyncFn(&[Process])) {
     let key = key();
-    let (mut hosts, mut processes) = start_hosts(&key, 4).await;
+    let mut hosts: Vec<Host> = (0..4).map(|_| Host::new()).collect();
+    hosts.iter_mut().enumerate().for_each(|(at, host)| prepare(at, host));
+    let mut processes = start_again(&mut hosts, &key).await;
     let mut groups = found_on(&processes, "ledger").await;
     all_are_back(&groups).await;
     approved(&groups[3], "first", 1).await;
@@ -161,33 +163,64 @@ async fn finds_itself_again(look_up: impl AsyncFn(&[Process])) {
 /// know the coordinator either.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_have_all_moved_find_one_by_its_name_and_hear_from_it_where_the_other_is() {
-    finds_itself_again(async |processes| {
-        let [members @ .., named] = processes else { panic!("three processes") };
-        let name = format!("localhost:{}", named.node.local_addr().port());
-        for process in members {
-            // `.invalid` never resolves (RFC 2606 §2).
-            let names = vec!["no-such-host.invalid:1".to_owned(), name.clone()];
-            process.node.look_up(Lookup::default().names(names)).unwrap();
+    finds_itself_again(
+        |_, _| {},
+        async |processes| {
+            let [members @ .., named] = processes else { panic!("three processes") };
+            let name = format!("localhost:{}", named.node.local_addr().port());
+            for process in members {
+                // `.invalid` never resolves (RFC 2606 §2).
+                let names = vec!["no-such-host.invalid:1".to_owned(), name.clone()];
+                process.node.look_up(Lookup::default().names(names)).unwrap();
+            }
+        },
+    )
+    .await;
+}
+
+/// No seeds: the names are in the last view that each has on its disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_have_all_moved_find_each_other_by_the_names_that_they_advertise() {
+    let names = Names::default();
+    let prepare = |at, host: &mut Host| host.advertised = Some((format!("node-{at}.example:7400"), Arc::clone(&names)));
+    finds_itself_again(prepare, async |processes| {
+        for process in processes {
+            let group = process.resumed();
+            until("the view", async || group.status().await.is_some_and(|status| status.view.is_some())).await;
+            let view = group.status().await.unwrap().view.unwrap();
+            assert!(view.ring.iter().all(|member| member.advertised.is_some()), "{view:?}");
         }
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_none_is_not_advertised() {
+    for name in ["node-1.example", "node-1:0", "::1:7400", "nöde:7400", &format!("{}:7400", "n".repeat(300))] {
+        let error = Node::builder().cluster_key(&key()).advertise(name).start().await.unwrap_err();
+        let words = error.to_string();
+        assert!(words.starts_with("the advertised name") && words.contains(&name[..4]), "{words}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn members_that_have_all_moved_find_each_other_by_multicast() {
     let responders = Mutex::new(Vec::new());
-    finds_itself_again(async |processes| {
-        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let group = SocketAddrV4::new(*GROUP.ip(), port);
-        let multicast = Multicast::new(group, Ipv4Addr::LOCALHOST.into());
-        for process in processes {
-            let (node, address) = (process.node.id(), process.node.local_addr());
-            let advertised = Advertisement::new(node, address, "");
-            let responder = Responder::start(process.node.discovery_keys(), multicast, advertised).unwrap();
-            responders.lock().unwrap().push(responder);
-            process.node.look_up(Lookup::default().multicast(Some(multicast))).unwrap();
-        }
-    })
+    finds_itself_again(
+        |_, _| {},
+        async |processes| {
+            let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let group = SocketAddrV4::new(*GROUP.ip(), port);
+            let multicast = Multicast::new(group, Ipv4Addr::LOCALHOST.into());
+            for process in processes {
+                let (node, address) = (process.node.id(), process.node.local_addr());
+                let advertised = Advertisement::new(node, address, "");
+                let responder = Responder::start(process.node.discovery_keys(), multicast, advertised).unwrap();
+                responders.lock().unwrap().push(responder);
+                process.node.look_up(Lookup::default().multicast(Some(multicast))).unwrap();
+            }
+        },
+    )
     .await;
 }
 

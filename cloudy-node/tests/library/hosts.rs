@@ -1,7 +1,9 @@
 //! Nodes with data directories, in processes that can be killed.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use cloudy_node::DataDir;
 use cloudy_node::{ClusterKey, Durability, Group, GroupConfig, Node, Parameters};
@@ -21,7 +23,12 @@ pub(crate) fn on_disk() -> GroupConfig {
 pub(crate) struct Host {
     pub(crate) data: TempDir,
     address: Option<SocketAddr>,
+    /// The name that its nodes advertise, and the addresses of all names.
+    pub(crate) advertised: Option<(String, Names)>,
 }
+
+/// A name service.
+pub(crate) type Names = Arc<Mutex<BTreeMap<String, SocketAddr>>>;
 
 /// A process: it can be killed at any point.
 pub(crate) struct Process {
@@ -32,7 +39,7 @@ pub(crate) struct Process {
 
 impl Host {
     pub(crate) fn new() -> Self {
-        Self { data: TempDir::new().unwrap(), address: None }
+        Self { data: TempDir::new().unwrap(), address: None, advertised: None }
     }
 
     /// The next process takes a free port.
@@ -53,8 +60,15 @@ impl Host {
         })
         .await;
         let socket = bound.unwrap();
-        let started = async move { Node::builder().bound(socket).identity(identity).data_dir(data_dir).start().await };
-        let node = runtime.spawn(started).await.unwrap().unwrap();
+        let mut builder = Node::builder().bound(socket).identity(identity).data_dir(data_dir);
+        if let Some((name, names)) = self.advertised.clone() {
+            let names = move |name: &str| Some(names.lock().unwrap().get(name).into_iter().copied().collect());
+            builder = builder.advertise(name).resolver(names);
+        }
+        let node = runtime.spawn(async move { builder.start().await }).await.unwrap().unwrap();
+        if let Some((name, names)) = &self.advertised {
+            names.lock().unwrap().insert(name.clone(), node.local_addr());
+        }
         self.address = Some(node.local_addr());
         Process { runtime: Some(runtime), node }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloudy_node::fault::MemoryNetwork;
-use cloudy_node::{ClusterKey, Durability, Group, GroupConfig, Node, OpenEvent, OpenGroupError, Parameters};
+use cloudy_node::{ClusterKey, Durability, Group, GroupConfig, JoinError, Node, OpenEvent, OpenGroupError, Parameters};
 use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -395,6 +395,10 @@ async fn a_node_that_asks_for_disk_does_not_join_a_group_in_memory() {
     // In memory it joins.
     let joined = processes[1].node.group(NAME).seeds(&seeds).open().await.unwrap();
     assert_eq!(joined.id(), in_memory.id());
+    // Also a node that is in it, and stays in it.
+    let refused = within("an answer", opened_on_disk(&processes[1].node, &seeds)).await.unwrap_err();
+    assert!(matches!(refused, OpenGroupError::Join(JoinError::InMemory { .. })), "{refused}");
+    assert_eq!(processes[1].node.group(NAME).seeds(&seeds).open().await.unwrap().id(), joined.id());
     // An invitation to a group in memory is refused as well.
     let inviting = {
         let node = processes[0].node.clone();

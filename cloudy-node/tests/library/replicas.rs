@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use cloudy_node::fault::MemoryNetwork;
 use cloudy_node::{
-    Applied, EndReason, Group, GroupConfig, Index, MembersChanged, Node, NodeId, Outcome, ReadError, ReadyError,
-    Replica, ReplicaConfig, ReplicaError, StateMachine, SubmitError, ViewId,
+    Applied, BroadcastError, EndReason, Group, GroupConfig, Index, MembersChanged, Node, NodeId, OnFailure, Outcome,
+    ReadError, ReadyError, Replica, ReplicaConfig, ReplicaError, StateMachine, SubmitError, ViewId,
 };
 use futures_util::future::join_all;
 
 use crate::common::{create, key, start, start_all, until, within};
+use crate::help::config;
 use crate::hosts::{Process, on_disk, start_again, start_hosts};
 use crate::path::{Path, address};
 
@@ -109,6 +110,38 @@ async fn each_member_gets_the_responses_of_its_own_commands_once() {
         assert_eq!(replica.status().await.skipped, 0);
         assert_eq!(state(replica).await.members.len(), 3);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_expires_is_applied_nowhere_and_one_in_time_gets_its_response() {
+    const IN_TIME: u64 = 200;
+    const LATE: usize = 50;
+    let (path, key) = (Path::of(2, None), key());
+    let network = path.network();
+    let waits = config(|parameters| {
+        (parameters.window_slots, parameters.slot_payloads_max) = (4, 1);
+        parameters.on_failure = OnFailure::Wait;
+    });
+    let (_nodes, groups) = path.group_with(waits, 3, &network, &key).await;
+    let replicas = replicas(&groups, &ReplicaConfig::default()).await;
+    let long = Duration::from_secs(3_600);
+    let in_time = join_all((0..IN_TIME).map(|_| replicas[0].submit_within(vec![1], long)));
+    let responses: Vec<u64> = within("the responses", in_time).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(responses, (1..=IN_TIME).collect::<Vec<_>>(), "in the order of the calls");
+    [1, 2].iter().for_each(|other| network.cut(address(3), address(*other)));
+    let late = (0..LATE).map(|_| {
+        let replica = replicas[0].clone();
+        tokio::spawn(async move { replica.submit_within(vec![2], Duration::from_millis(100)).without_timeout().await })
+    });
+    let late: Vec<_> = late.collect();
+    until("one expires", async || late.iter().any(tokio::task::JoinHandle::is_finished)).await;
+    [1, 2].iter().for_each(|other| network.heal(address(3), address(*other)));
+    let late: Vec<_> = within("all are answered", join_all(late)).await.into_iter().map(Result::unwrap).collect();
+    let is_expired = |error: &SubmitError| matches!(error, SubmitError::NotAccepted(BroadcastError::Expired { .. }));
+    let applied = late.iter().filter(|answer| answer.is_ok()).count();
+    assert_eq!(late.into_iter().filter_map(Result::err).filter(|error| is_expired(error)).count(), LATE - applied);
+    assert!(applied < LATE, "none expired");
+    have(&replicas, IN_TIME + applied as u64).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,7 @@ pub(super) fn create() -> (Vec<Machine>, Time) {
     (0..MEMBERS).for_each(|at| creation.drain(at));
     for at in 0..MEMBERS {
         for peer in (0..MEMBERS).filter(|&peer| peer != at) {
-            creation.hand(at, Input::LinkUp { peer: id_of(peer), addresses: Vec::new() });
+            creation.hand(at, Input::LinkUp { peer: id_of(peer), addresses: Vec::new(), advertised: None });
         }
     }
     (1..MEMBERS).for_each(|peer| creation.hand(0, Input::Request(Request::Invite { node: id_of(peer) })));
@@ -64,6 +64,7 @@ fn machine(at: usize) -> Machine {
     Machine::new(MachineConfig {
         me: id_of(at),
         addresses: Vec::new(),
+        advertised: None,
         group: GroupId(*b"measured group! "),
         name: "measured".to_owned(),
         run: at as u64,

@@ -32,6 +32,8 @@ pub enum Input {
         peer: NodeId,
         /// Where it can be reached.
         addresses: Vec<SocketAddr>,
+        /// The name that it advertises.
+        advertised: Option<String>,
     },
     /// The link to a peer is gone, with all that was in flight on it.
     LinkDown {

@@ -67,6 +67,8 @@ pub struct MachineConfig {
     pub me: NodeId,
     /// Its addresses.
     pub addresses: Vec<SocketAddr>,
+    /// The name that it advertises, if [`is_advertisable`](crate::is_advertisable).
+    pub advertised: Option<String>,
     /// The group: a new id if this node creates it, else from the invitation.
     pub group: GroupId,
     /// The group's name.

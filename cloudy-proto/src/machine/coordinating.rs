@@ -272,8 +272,13 @@ mod tests {
     const OTHER: NodeId = NodeId([2; 32]);
 
     fn view(id: u64) -> View {
-        let member =
-            |node| RingMember { node, incarnation: Incarnation(1), origin: Origin::Joiner, addresses: Vec::new() };
+        let member = |node| RingMember {
+            node,
+            incarnation: Incarnation(1),
+            origin: Origin::Joiner,
+            addresses: Vec::new(),
+            advertised: None,
+        };
         View { id: ViewId(id), ring: vec![member(ONE), member(OTHER)], parameters: Parameters::default(), last: false }
     }
 

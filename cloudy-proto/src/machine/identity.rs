@@ -12,6 +12,7 @@ use crate::rules::Rules;
 pub(super) struct Identity {
     pub(super) me: NodeId,
     pub(super) addresses: Vec<SocketAddr>,
+    pub(super) advertised: Option<String>,
     pub(super) group: GroupId,
     pub(super) name: String,
     pub(super) run: u64,

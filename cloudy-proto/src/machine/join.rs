@@ -217,11 +217,11 @@ mod tests {
     #[test]
     fn a_joiner_asks_its_contact_and_then_the_coordinator_that_is_named() {
         let mut machine = joiner();
-        machine.handle(Time(0), Input::LinkUp { peer: COORDINATOR, addresses: Vec::new() });
+        machine.handle(Time(0), Input::LinkUp { peer: COORDINATOR, addresses: Vec::new(), advertised: None });
         assert_eq!(asked(&mut machine), (vec![COORDINATOR], vec![]));
         refer(&mut machine, MEMBER);
         assert_eq!(asked(&mut machine), (vec![], vec![MEMBER]), "it has no link to it");
-        machine.handle(Time(0), Input::LinkUp { peer: MEMBER, addresses: Vec::new() });
+        machine.handle(Time(0), Input::LinkUp { peer: MEMBER, addresses: Vec::new(), advertised: None });
         assert_eq!(asked(&mut machine), (vec![COORDINATOR], vec![]), "who coordinates may have changed");
         refer(&mut machine, MEMBER);
         assert_eq!(asked(&mut machine), (vec![MEMBER], vec![]), "it is linked: it is asked at once");

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_joiner_below_the_level_is_refused_in_words() {
         let (mut coordinator, _) = coordinator(NEXT);
-        coordinator.link_up(JOINER, Vec::new());
+        coordinator.link_up(JOINER, Default::default());
         let mut join = |level| {
             let join = ControlFrame::Join { run: 7, observer: false, result: Checkpoint::default(), level };
             let reason = sent(hear(&mut coordinator, JOINER, join), JOINER).into_iter().find_map(|frame| match frame {

@@ -1,6 +1,5 @@
 //! Links come and go, and nothing is lost (`protocol.md` §4).
 
-use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeSet;
 
@@ -9,6 +8,7 @@ use crate::io::{Event, Frame};
 use crate::limits::CONSENSUS_TICK;
 use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
+use crate::machine::peers::Contact;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
 use crate::time::Time;
@@ -18,9 +18,9 @@ use crate::wire::{ControlFrame, Heartbeat, Stream, TallyFrame};
 impl Machine {
     // Apart from the hot paths, which would pay for its stack frame.
     #[inline(never)]
-    pub(super) fn link_up(&mut self, peer: NodeId, addresses: Vec<SocketAddr>) {
+    pub(super) fn link_up(&mut self, peer: NodeId, contact: Contact) {
         self.outputs.on_link_changed(peer);
-        self.peers.on_link_up(peer, addresses, self.timers.now());
+        self.peers.on_link_up(peer, contact, self.timers.now());
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.on_link_changed(peer);
         }
@@ -238,7 +238,7 @@ mod tests {
         for at in 1..=1_000_u64 {
             let mut peer = NodeId([7; 32]);
             peer.0[..8].copy_from_slice(&at.to_be_bytes());
-            machine.link_up(peer, Vec::new());
+            machine.link_up(peer, Contact::default());
             machine.follow(peer, crate::id::LogIndex(1), ConsensusId(0), crate::wire::WIRE_VERSION);
             machine.link_down(peer);
         }

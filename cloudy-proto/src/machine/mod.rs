@@ -138,6 +138,7 @@ impl Machine {
             identity: Identity {
                 me: config.me,
                 addresses: config.addresses,
+                advertised: config.advertised,
                 group: config.group,
                 name: config.name,
                 run: config.run,
@@ -177,7 +178,7 @@ impl Machine {
         }
         self.due.set_if(Cause::Outputs, !frames::only_tallies(&input));
         match input {
-            Input::LinkUp { peer, addresses } => self.link_up(peer, addresses),
+            Input::LinkUp { peer, addresses, advertised } => self.link_up(peer, (addresses, advertised)),
             Input::LinkDown { peer } => self.link_down(peer),
             Input::Frame { from, incarnation, stream, frame } => self.take_frame(from, incarnation, stream, frame),
             Input::Arriving { from, stream, bytes } => self.take_arriving(from, stream, bytes),

@@ -38,12 +38,15 @@ pub(super) enum Decision {
 
 /// A node that joins the next view, in its latest incarnation; none if the log lists none.
 pub(super) fn joiner(identity: &Identity, log: &ControlLog, peers: &Peers, node: NodeId) -> Option<RingMember> {
-    let addresses = if node == identity.me { Some(&identity.addresses) } else { peers.addresses(node) };
+    let is_own = node == identity.me;
+    let addresses = if is_own { Some(&identity.addresses) } else { peers.addresses(node) };
+    let advertised = if is_own { identity.advertised.as_ref() } else { peers.advertised(node) };
     Some(RingMember {
         node,
         incarnation: log.state().incarnation(node)?,
         origin: Origin::Joiner,
         addresses: addresses.cloned().unwrap_or_default(),
+        advertised: advertised.cloned(),
     })
 }
 

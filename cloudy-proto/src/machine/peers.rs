@@ -14,11 +14,14 @@ use crate::time::Time;
 use crate::view::{Origin, View};
 use crate::wire::Heartbeat;
 
+/// The addresses of a node, and the name that it advertises.
+pub(super) type Contact = (Vec<SocketAddr>, Option<String>);
+
 /// Other nodes: members of the view in force, and all that are linked.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    /// The addresses of each linked node.
-    links: BTreeMap<NodeId, Vec<SocketAddr>>,
+    /// The addresses of each linked node, and the name that it advertises.
+    links: BTreeMap<NodeId, Contact>,
     /// The time of the last frame of each node, and its last report.
     heard: BTreeMap<NodeId, (Time, Heartbeat)>,
     /// The measurements of the path to each.
@@ -49,11 +52,16 @@ impl Peers {
 
     /// The addresses of a linked node.
     pub(super) fn addresses(&self, node: NodeId) -> Option<&Vec<SocketAddr>> {
-        self.links.get(&node)
+        self.links.get(&node).map(|(addresses, _)| addresses)
     }
 
-    pub(super) fn on_link_up(&mut self, node: NodeId, addresses: Vec<SocketAddr>, now: Time) {
-        self.links.insert(node, addresses);
+    /// The name that a linked node advertises.
+    pub(super) fn advertised(&self, node: NodeId) -> Option<&String> {
+        self.links.get(&node).and_then(|(_, advertised)| advertised.as_ref())
+    }
+
+    pub(super) fn on_link_up(&mut self, node: NodeId, contact: Contact, now: Time) {
+        self.links.insert(node, contact);
         self.heard.entry(node).or_default().0 = now;
         self.paths.entry(node).or_default().link_up();
     }
@@ -196,7 +204,8 @@ mod tests {
     const STRANGER: NodeId = NodeId([2; 32]);
 
     fn view(id: u64, origin: Origin) -> View {
-        let member = RingMember { node: MEMBER, incarnation: Incarnation(1), origin, addresses: Vec::new() };
+        let member =
+            RingMember { node: MEMBER, incarnation: Incarnation(1), origin, addresses: Vec::new(), advertised: None };
         View { id: ViewId(id), ring: vec![member], parameters: Parameters::default(), last: false }
     }
 
@@ -204,7 +213,7 @@ mod tests {
     fn a_member_is_remembered_without_its_link_and_a_stranger_is_not() {
         let mut peers = Peers::default();
         for node in [MEMBER, STRANGER] {
-            peers.on_link_up(node, Vec::new(), Time(1));
+            peers.on_link_up(node, Contact::default(), Time(1));
             peers.on_observer(node);
         }
         peers.on_link_down(MEMBER, true);

@@ -20,6 +20,7 @@ fn machine(me: NodeId, role: Role, durability: Durability) -> Machine {
     Machine::new(MachineConfig {
         me,
         addresses: Vec::new(),
+        advertised: None,
         group: GroupId(*b"a group of one !"),
         name: "alone".to_owned(),
         run: u64::from(me.0[0]),
@@ -49,7 +50,7 @@ pub(super) fn alone(parameters: Parameters) -> Machine {
 /// A node that the coordinator has a link to, and has not invited yet.
 pub(super) fn invited() -> Machine {
     let mut machine = machine(MEMBER, Role::Invited { by: COORDINATOR }, Durability::Memory);
-    machine.handle(Time(0), Input::LinkUp { peer: COORDINATOR, addresses: Vec::new() });
+    machine.handle(Time(0), Input::LinkUp { peer: COORDINATOR, addresses: Vec::new(), advertised: None });
     drain(&mut machine);
     machine
 }
@@ -64,7 +65,7 @@ pub(super) fn pair(parameters: Parameters) -> (Machine, Machine) {
     let mut coordinator = machine(COORDINATOR, Role::Creator { member: true, parameters }, Durability::Memory);
     let mut member = invited();
     coordinator.handle(Time(0), Input::Request(Request::Invite { node: MEMBER }));
-    coordinator.handle(Time(0), Input::LinkUp { peer: MEMBER, addresses: Vec::new() });
+    coordinator.handle(Time(0), Input::LinkUp { peer: MEMBER, addresses: Vec::new(), advertised: None });
     exchange(&mut coordinator, &mut member);
     coordinator.handle(Time(0), Input::Request(Request::Create { session: None }));
     exchange(&mut coordinator, &mut member);

@@ -219,6 +219,7 @@ mod tests {
             incarnation: Incarnation(u64::from(node)),
             origin: Origin::Joiner,
             addresses: vec![],
+            advertised: None,
         };
         let view =
             View { id: ViewId(1), ring: (1..=3).map(member).collect(), parameters: Parameters::default(), last: false };

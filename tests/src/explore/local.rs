@@ -189,6 +189,7 @@ impl Locals {
         let machine = Machine::new(MachineConfig {
             me: id_of(node),
             addresses: Vec::new(),
+            advertised: None,
             group: GroupId(*b"explored group! "),
             name: "explored".to_owned(),
             run: node as u64,
@@ -246,7 +247,7 @@ impl Locals {
     fn hand(&self, live: &mut Live, local: LocalId, stimulus: Stimulus) -> Admission {
         let node = self.states[local as usize].facts.node;
         let input = match stimulus {
-            Stimulus::Up(peer) => Input::LinkUp { peer: id_of(peer), addresses: Vec::new() },
+            Stimulus::Up(peer) => Input::LinkUp { peer: id_of(peer), addresses: Vec::new(), advertised: None },
             Stimulus::Down(peer) => Input::LinkDown { peer: id_of(peer) },
             Stimulus::Invite(peer) => Input::Request(Request::Invite { node: id_of(peer) }),
             Stimulus::Create => Input::Request(Request::Create { session: None }),

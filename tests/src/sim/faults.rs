@@ -79,7 +79,7 @@ impl World {
         }
         end.replace(Some(epoch), epoch);
         let early = core::mem::take(&mut end.early);
-        let input = Input::LinkUp { peer: self.ids[peer], addresses: vec![address(peer)] };
+        let input = Input::LinkUp { peer: self.ids[peer], addresses: vec![address(peer)], advertised: None };
         self.tell(node, &input);
         self.handle(node, input);
         early.into_iter().try_for_each(|packet| self.take_packet(node, packet))

@@ -36,6 +36,7 @@ impl World {
         MachineConfig {
             me: self.ids[home],
             addresses: vec![address(home)],
+            advertised: None,
             group: GROUP,
             name: "simulated".to_owned(),
             run: run_at(self.nodes.len()),

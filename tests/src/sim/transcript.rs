@@ -38,7 +38,7 @@ impl Transcript {
         self.inputs += 1;
         let mut item = Item::of(&('i', node, now));
         match input {
-            Input::LinkUp { peer, addresses } => item.add(&(0, peer, addresses)),
+            Input::LinkUp { peer, addresses, advertised } => item.add(&(0, peer, addresses, advertised)),
             Input::LinkDown { peer } => item.add(&(1, peer)),
             Input::Frame { from, incarnation, stream, frame } => {
                 item.add(&(2, from, incarnation, stream));

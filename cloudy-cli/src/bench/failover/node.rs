@@ -17,7 +17,7 @@ use super::history::History;
 use crate::bench::member::{GROUP, final_result, gather};
 use crate::bench::meter;
 use crate::bench::orders::{Failed, Order, Part, Post, Role, Said, Task, Word, unexpected};
-use crate::node::{self, Who};
+use crate::node::{self, Settings, Who};
 use crate::output::failure;
 
 /// The time between two checks of due messages and awaited answers.
@@ -35,7 +35,7 @@ pub(crate) async fn run(part: &Part, post: &mut Post) -> Result<(), Report> {
     let key = key_file::load(&part.key).into_diagnostic()?;
     let socket = node::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let (node, control) =
-        node::start_as(socket, &key.into(), Who::Fresh, Faults::none(), part.partitions, None).await?;
+        node::start_as(socket, &key.into(), Who::Fresh, Faults::none(), part.partitions, Settings::default()).await?;
     let (group, took) = enter(&node, part, post).await?;
     let messages = group.status().await.map_or(0, |status| status.index.0);
     let joined = Word::Joined { node: node.id(), took_us: took.as_micros() as u64, messages };

@@ -40,6 +40,7 @@ fn json_of(node: NodeId, group: &StoredGroup) -> Value {
             "node": member.node.to_string(),
             "incarnation": member.incarnation.0,
             "addresses": member.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "advertised": member.advertised,
         })
     };
     let tables = group
@@ -89,7 +90,8 @@ fn text_of(node: NodeId, group: &StoredGroup) -> String {
             for member in &view.ring {
                 let own = if member.node == node { ", this node" } else { "" };
                 let address = member.addresses.first().map_or("no address".to_owned(), ToString::to_string);
-                line("member", format!("{} at {address}{own}", member.node));
+                let name = member.advertised.as_ref().map(|name| format!("{name}, ")).unwrap_or_default();
+                line("member", format!("{} at {name}{address}{own}", member.node));
             }
         }
     }

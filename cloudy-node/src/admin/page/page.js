@@ -152,7 +152,7 @@ function show(group) {
   waits(group);
   table(at('members'), ['Rank', 'Node', 'Role', 'Health', 'Index', 'Lacks', 'Round trip', 'Confirms after', 'Address'],
     group.members.map(member => [member.rank, [short(member.node), 'id'], role(member), health(member), number(member.index),
-      number(member.lag), time(member.round_trip_us), time(member.confirmation_us), member.addresses.join(', ')]));
+      number(member.lag), time(member.round_trip_us), time(member.confirmation_us), [member.advertised, ...member.addresses].filter(Boolean).join(', ')]));
   views(group);
 }
 

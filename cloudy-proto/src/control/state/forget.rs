@@ -84,6 +84,7 @@ mod tests {
             incarnation: state.incarnation(node(*at)).expect("it started"),
             origin: Origin::Joiner,
             addresses: vec![],
+            advertised: None,
         };
         let ring = ring.iter().map(member).collect();
         let dropped = dropped.iter().map(|(at, why)| (node(*at), *why)).collect();

@@ -360,6 +360,7 @@ mod tests {
             incarnation: Incarnation(incarnation),
             origin: Origin::Joiner,
             addresses: vec![],
+            advertised: None,
         }];
         Command::InstallView(InstallView {
             from: ViewId(from),
@@ -396,6 +397,7 @@ mod tests {
             incarnation: Incarnation(incarnation),
             origin: Origin::Joiner,
             addresses: vec![],
+            advertised: None,
         };
         let ring = |from, ring| {
             let Command::InstallView(before) = install(from, 0, false) else { panic!() };

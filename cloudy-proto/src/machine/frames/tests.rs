@@ -52,7 +52,7 @@ fn effects(machine: &mut Machine, from: NodeId, frame: ControlFrame) -> Vec<Effe
 fn group() -> (Machine, Machine) {
     let (mut coordinator, mut member) = pair(Parameters::default());
     for machine in [&mut coordinator, &mut member] {
-        machine.handle(machine.timers.now(), Input::LinkUp { peer: STRANGER, addresses: Vec::new() });
+        machine.handle(machine.timers.now(), Input::LinkUp { peer: STRANGER, addresses: Vec::new(), advertised: None });
         drain(machine);
     }
     (coordinator, member)
@@ -67,7 +67,7 @@ fn invite_is_accepted_from_the_inviter_and_ignored_on_the_ring() {
     let invite = || ControlFrame::Invite { name: "pair".to_owned(), durability: Durability::Memory };
     let mut fresh = invited();
     assert_eq!(effects(&mut fresh, COORDINATOR, invite()), [Sends(COORDINATOR, ControlFrame::Accept { run: 2 })]);
-    fresh.handle(fresh.timers.now(), Input::LinkUp { peer: STRANGER, addresses: Vec::new() });
+    fresh.handle(fresh.timers.now(), Input::LinkUp { peer: STRANGER, addresses: Vec::new(), advertised: None });
     drain(&mut fresh);
     assert_eq!(effects(&mut fresh, STRANGER, invite()), [Refuses]);
     assert_eq!(effects(&mut group().1, COORDINATOR, invite()), []);
@@ -76,7 +76,7 @@ fn invite_is_accepted_from_the_inviter_and_ignored_on_the_ring() {
 #[test]
 fn accept_counts_from_an_invited_node_once() {
     let mut creator = alone(Parameters::default());
-    creator.handle(creator.timers.now(), Input::LinkUp { peer: STRANGER, addresses: Vec::new() });
+    creator.handle(creator.timers.now(), Input::LinkUp { peer: STRANGER, addresses: Vec::new(), advertised: None });
     drain(&mut creator);
     let said = effects(&mut creator, STRANGER, ControlFrame::Accept { run: 7 });
     assert!(
@@ -341,7 +341,7 @@ fn join_is_answered_with_the_coordinator_and_refused_by_a_group_that_is_not_open
     }
     assert!(coordinator.log.state().incarnation(STRANGER).is_some(), "the coordinator proposes its incarnation");
     let mut closed = alone(Parameters { open: false, ..Parameters::default() });
-    closed.handle(closed.timers.now(), Input::LinkUp { peer: STRANGER, addresses: Vec::new() });
+    closed.handle(closed.timers.now(), Input::LinkUp { peer: STRANGER, addresses: Vec::new(), advertised: None });
     drain(&mut closed);
     let said = effects(&mut closed, STRANGER, join());
     assert!(has_sent(&said, |frame| matches!(frame, ControlFrame::Refuse { refusal: Refusal::Final, .. })), "{said:?}");
@@ -360,7 +360,7 @@ fn refer_is_reported_by_a_joiner_and_ignored_by_a_node_that_does_not_join() {
 /// A joiner that has asked the coordinator.
 fn linked_joiner() -> Machine {
     let mut machine = joiner();
-    machine.handle(machine.timers.now(), Input::LinkUp { peer: COORDINATOR, addresses: Vec::new() });
+    machine.handle(machine.timers.now(), Input::LinkUp { peer: COORDINATOR, addresses: Vec::new(), advertised: None });
     drain(&mut machine);
     machine
 }
@@ -369,7 +369,7 @@ fn linked_joiner() -> Machine {
 fn a_joiner_relies_on_the_node_that_it_asked() {
     let refuse = || ControlFrame::Refuse { reason: "no".to_owned(), refusal: Refusal::Final };
     let mut machine = linked_joiner();
-    machine.handle(machine.timers.now(), Input::LinkUp { peer: MEMBER, addresses: Vec::new() });
+    machine.handle(machine.timers.now(), Input::LinkUp { peer: MEMBER, addresses: Vec::new(), advertised: None });
     drain(&mut machine);
     assert_eq!(effects(&mut machine, MEMBER, refuse()), [], "it was not asked");
     let told = Tells(Event::Refused { node: COORDINATOR, reason: "no".to_owned(), refusal: Refusal::Final });

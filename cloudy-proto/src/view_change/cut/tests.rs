@@ -11,6 +11,7 @@ fn view(members: u8) -> View {
         incarnation: Incarnation(u64::from(at) + 1),
         origin: Origin::Joiner,
         addresses: vec![],
+        advertised: None,
     };
     View { id: ViewId(1), ring: (0..members).map(member).collect(), parameters: Parameters::default(), last: false }
 }

@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 
 use super::{
-    BoundError, COMMAND_BYTES_MAX, NotOne, addresses, append, at_most_len, check_round, counter, decode_exact,
+    AdvertisedError, BoundError, COMMAND_BYTES_MAX, NotOne, addresses, advertised_len, advertised_text, append,
+    at_most_len, check_round, counter, decode_exact,
 };
 use crate::command::{Command, InstallView};
 use crate::config::{Parameters, ParametersError};
@@ -26,6 +27,9 @@ pub enum CommandError {
     /// A value is above its maximum.
     #[error(transparent)]
     Bound(#[from] BoundError),
+    /// A ring has an advertised name that cannot be `HOST:PORT`.
+    #[error(transparent)]
+    Advertised(#[from] AdvertisedError),
     /// A ring names a node more than once.
     #[error("a ring that names node {0} twice")]
     NodeTwice(NodeId),
@@ -98,6 +102,8 @@ pub(super) fn check_ring(ring: &[RingMember], parameters: &Parameters) -> Result
     for member in ring {
         counter("incarnation", member.incarnation.0)?;
         addresses(member.addresses.len())?;
+        advertised_len(member.advertised.as_ref())?;
+        advertised_text(member.advertised.as_ref())?;
         if !nodes.insert(member.node) {
             return Err(CommandError::NodeTwice(member.node));
         }

@@ -6,15 +6,15 @@ use serde::de::DeserializeOwned;
 
 use super::command::check_ring;
 use super::{
-    Body, BoundError, COMMAND_BYTES_MAX, DURATION_MAX, FrameError, NODE_FRAME_BYTES_MAX, addresses, append, at_most,
-    at_most_len, check_round, counter, decode_exact, fill,
+    Body, BoundError, COMMAND_BYTES_MAX, DURATION_MAX, FrameError, NODE_FRAME_BYTES_MAX, addresses, advertised_len,
+    advertised_text, append, at_most, at_most_len, check_round, counter, decode_exact, fill,
 };
 use crate::digest::ResultBase;
 use crate::limits::{
-    ADVERTISED_BYTES_MAX, CERTIFICATE_BYTES_MAX, CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX,
-    FETCH_PART_BYTES, GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, LOG_STATE_BYTES_MAX, MEMBERS_MAX,
-    REASON_BYTES_MAX, REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, RUNS_MAX, SLOT_BODY_BYTES_MAX,
-    SNAPSHOT_TRANSFER_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX, CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, FETCH_PART_BYTES,
+    GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, LOG_STATE_BYTES_MAX, MEMBERS_MAX, REASON_BYTES_MAX,
+    REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, RUNS_MAX, SLOT_BODY_BYTES_MAX, SNAPSHOT_TRANSFER_BYTES_MAX,
+    TALLY_FRAME_BYTES_MAX,
 };
 use crate::slot::check_body;
 use crate::view::InstalledView;
@@ -208,8 +208,8 @@ impl Message for NodeFrame {
         match self {
             Self::Hello { addresses: named, advertised, process: _ } => {
                 addresses(named.len())?;
-                let bytes = advertised.as_ref().map_or(0, String::len);
-                at_most_len("an advertised name's bytes", bytes, ADVERTISED_BYTES_MAX)?;
+                advertised_len(advertised.as_ref())?;
+                advertised_text(advertised.as_ref())?;
             }
             Self::Join { name } | Self::Observe { name } => group_name(name)?,
             Self::Refused { name, reason: words, refusal: _ } => {

@@ -25,13 +25,15 @@ pub(crate) use message::{decode_base, encode_base};
 
 use crate::config::ParametersError;
 pub use crate::limits::DURATION_MAX;
-use crate::limits::{ADDRESSES_MAX, ROUND_MAX};
+use crate::limits::{ADDRESSES_MAX, ADVERTISED_BYTES_MAX, ROUND_MAX};
 use crate::slot::BodyError;
+use crate::words::is_advertisable;
 
 /// A node frame, encoded: the largest names the nodes that open a group.
 pub const NODE_FRAME_BYTES_MAX: usize = 6 << 10;
-/// Maximum of an encoded command of the control log: the largest installs a full ring with all its addresses.
-pub const COMMAND_BYTES_MAX: usize = 32 << 10;
+/// Maximum of an encoded command of the control log: the largest installs a full ring with all its addresses
+/// and advertised names.
+pub const COMMAND_BYTES_MAX: usize = 48 << 10;
 /// Maximum of views, incarnations, indexes, sequence numbers and log positions: no honest one comes near, and additions
 /// to one cannot overflow.
 pub const COUNTER_MAX: u64 = ROUND_MAX;
@@ -99,6 +101,9 @@ pub enum FrameError {
     /// A value is above its maximum.
     #[error(transparent)]
     Bound(#[from] BoundError),
+    /// The sender advertises a name that cannot be `HOST:PORT`.
+    #[error(transparent)]
+    Advertised(#[from] AdvertisedError),
     /// The parameters of a group that is opened cannot work.
     #[error("the parameters of a group that is opened: {0}")]
     Parameters(#[from] ParametersError),
@@ -127,6 +132,21 @@ fn check_round(value: u64) -> Result<(), BoundError> {
 /// Checks the number of a node's addresses.
 fn addresses(count: usize) -> Result<(), BoundError> {
     at_most_len("addresses", count, ADDRESSES_MAX)
+}
+
+/// An advertised name with characters that `HOST:PORT` does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an advertised name that is empty or has other characters than visible ASCII ones")]
+pub struct AdvertisedError;
+
+/// Checks the length of an advertised name.
+fn advertised_len(name: Option<&String>) -> Result<(), BoundError> {
+    at_most_len("an advertised name's bytes", name.map_or(0, String::len), ADVERTISED_BYTES_MAX)
+}
+
+/// Checks the characters of an advertised name.
+fn advertised_text(name: Option<&String>) -> Result<(), AdvertisedError> {
+    if name.is_none_or(|name| is_advertisable(name)) { Ok(()) } else { Err(AdvertisedError) }
 }
 
 /// The received bytes of an unfinished frame.

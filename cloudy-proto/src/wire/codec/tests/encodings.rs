@@ -115,7 +115,7 @@ fn node_frames() {
 
 fn a_view() -> View {
     let (node, incarnation, origin) = (NodeId([0xaa; 32]), Incarnation(3), Origin::Survivor);
-    let ring = vec![RingMember { node, incarnation, origin, addresses: addresses() }];
+    let ring = vec![RingMember { node, incarnation, origin, addresses: addresses(), advertised: None }];
     View { id: ViewId(2), ring, parameters: parameters(), last: true }
 }
 
@@ -252,6 +252,7 @@ fn commands() {
         incarnation: Incarnation(incarnation),
         origin,
         addresses,
+        advertised: (node == 0xaa).then(|| "one.example:10501".into()),
     };
     let install = InstallView {
         from: ViewId(2),

@@ -74,6 +74,10 @@ fn payloads() -> impl Strategy<Value = Vec<Vec<u8>>> {
     vec(vec(any::<u8>(), 0..300), 1..20)
 }
 
+fn advertised() -> impl Strategy<Value = Option<String>> {
+    option::of("[!-~]{1,261}")
+}
+
 fn words(bytes_max: usize) -> impl Strategy<Value = String> {
     vec(any::<char>(), 0..=bytes_max / 4).prop_map(String::from_iter)
 }
@@ -178,8 +182,11 @@ fn opening() -> impl Strategy<Value = Opening> {
 
 pub(super) fn node() -> impl Strategy<Value = NodeFrame> {
     prop_oneof![
-        (addresses(), any::<u64>(), option::of(words(ADVERTISED_BYTES_MAX)))
-            .prop_map(|(addresses, process, advertised)| NodeFrame::Hello { addresses, process, advertised }),
+        (addresses(), any::<u64>(), advertised()).prop_map(|(addresses, process, advertised)| NodeFrame::Hello {
+            addresses,
+            process,
+            advertised
+        }),
         words(GROUP_NAME_BYTES_MAX).prop_map(|name| NodeFrame::Join { name }),
         (words(GROUP_NAME_BYTES_MAX), reason(), refusal()).prop_map(|(name, reason, refusal)| NodeFrame::Refused {
             name,
@@ -422,13 +429,14 @@ fn parameters() -> impl Strategy<Value = Parameters> {
 
 fn ring() -> impl Strategy<Value = Vec<RingMember>> {
     let origin = select(vec![Origin::Survivor, Origin::Joiner, Origin::Restarted]);
-    let member = (counter(), origin, addresses());
+    let member = (counter(), origin, addresses(), advertised());
     btree_map(node_id(), member, 0..=MEMBERS_MAX).prop_map(|members| {
-        let member = |(node, (incarnation, origin, addresses))| RingMember {
+        let member = |(node, (incarnation, origin, addresses, advertised))| RingMember {
             node,
             incarnation: Incarnation(incarnation),
             origin,
             addresses,
+            advertised,
         };
         members.into_iter().map(member).collect()
     })
@@ -487,6 +495,7 @@ pub(super) fn largest_install() -> InstallView {
         incarnation: Incarnation(COUNTER_MAX),
         origin: Origin::Joiner,
         addresses: vec![SocketAddr::from(([0xffff; 8], u16::MAX)); ADDRESSES_MAX],
+        advertised: Some("n".repeat(ADVERTISED_BYTES_MAX)),
     };
     InstallView {
         from: ViewId(COUNTER_MAX),

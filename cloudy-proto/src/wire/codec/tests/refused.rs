@@ -94,7 +94,7 @@ fn the_next_versions_field_is_on_links_of_that_version_only() {
 
 #[test]
 fn a_header_is_refused() {
-    assert_eq!(refused::<HeaderDecoder>(b"GET / HT"), HeaderError::Magic);
+    assert_eq!(refused::<HeaderDecoder>(b"GET / HTTP"), HeaderError::Magic);
 
     let good = encode_header(&header(Stream::Node)).to_vec();
     let mut long = good.clone();
@@ -251,6 +251,10 @@ fn a_node_frame_out_of_bounds_is_refused() {
         refused_frame::<NodeDecoder>(NodeFrame::Hello { addresses: Vec::new(), process: 1, advertised }),
         over("an advertised name's bytes", 262, 261).into()
     );
+    for name in ["", "two words:7400", "one\u{202e}:7400"] {
+        let hello = NodeFrame::Hello { addresses: Vec::new(), process: 1, advertised: Some(name.to_owned()) };
+        assert_eq!(refused_frame::<NodeDecoder>(hello), AdvertisedError.into(), "{name:?}");
+    }
     let (name, reason) = ("n".repeat(GROUP_NAME_BYTES_MAX + 1), "r".repeat(REASON_BYTES_MAX + 1));
     let name_max = over("a group name's bytes", 129, 128);
     assert_eq!(refused_frame::<NodeDecoder>(NodeFrame::Join { name: name.clone() }), name_max.into());
@@ -303,9 +307,9 @@ fn a_control_frame_out_of_bounds_is_refused() {
     );
     check(ControlFrame::Log { first, entries: vec![], term: 0 }, counter("log position"));
     let (first, entries) = (LogIndex(1), vec![Bytes::new(); LOG_ENTRIES_PER_FRAME_MAX + 1]);
-    check(ControlFrame::Log { first, entries, term: 0 }, over("log entries", 65, 64));
+    check(ControlFrame::Log { first, entries, term: 0 }, over("log entries", 41, 40));
     let entries = vec![Bytes::from(vec![0; COMMAND_BYTES_MAX + 1])];
-    check(ControlFrame::Log { first, entries, term: 0 }, over("a log entry's bytes", 32_769, 32_768));
+    check(ControlFrame::Log { first, entries, term: 0 }, over("a log entry's bytes", 49_153, 49_152));
     check(ControlFrame::Log { first, entries: vec![], term: u64::MAX }, counter("term"));
     check(ControlFrame::Ready { view }, counter("view"));
     check(ControlFrame::Wedge { view, last: true, again: false }, counter("view"));
@@ -383,7 +387,7 @@ fn a_long_list_is_refused_before_it_is_decoded() {
     let million = [0xc0, 0x84, 0x3d];
     for log in [&[4u8][..], &[0x84, 0x00]] {
         let bytes = message(&[log, &[1], &million].concat());
-        assert_eq!(refused::<ControlDecoder>(&bytes), over("log entries", 1_000_000, 64).into());
+        assert_eq!(refused::<ControlDecoder>(&bytes), over("log entries", 1_000_000, 40).into());
     }
     for wedged in [&[7u8][..], &[0x87, 0x00]] {
         let bytes = message(&[wedged, &[1, 1], &million].concat());

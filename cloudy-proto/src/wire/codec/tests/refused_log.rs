@@ -153,6 +153,10 @@ fn a_view_out_of_bounds_is_refused() {
         view.ring[9].addresses.push(address);
     });
     assert_eq!(reachable, over("addresses", 17, 16).into());
+    let advertised = |name: String| refused_install(|view| view.ring[9].advertised = Some(name.clone()));
+    assert_eq!(advertised("n".repeat(262)), over("an advertised name's bytes", 262, 261).into());
+    assert_eq!(advertised("one\n:7400".to_owned()), AdvertisedError.into());
+    assert_eq!(advertised(String::new()), AdvertisedError.into());
     let run = refused_install(|view| view.ring[9].incarnation = Incarnation(u64::MAX));
     assert_eq!(run, over("incarnation", u64::MAX, COUNTER_MAX).into());
     assert_eq!(refused_install(|view| view.from = ViewId(u64::MAX)), over("view", u64::MAX, COUNTER_MAX).into());
