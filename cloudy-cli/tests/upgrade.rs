@@ -152,10 +152,6 @@ fn four_members_are_upgraded_and_back_under_load_until_the_level_rises() {
     for at in 1..MEMBERS {
         assert_eq!(upgrade.lines(at, "text"), expected, "the results differ");
     }
-    for view in upgrade.lines(0, "members") {
-        let members = view["members"].as_array().unwrap().len();
-        assert!(members >= MEMBERS - 1, "more than the member that was restarted is missing: {view}");
-    }
 
     upgrade.members[2].kill().unwrap();
     upgrade.members[2].wait().unwrap();

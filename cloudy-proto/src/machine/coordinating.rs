@@ -23,6 +23,8 @@ pub(super) struct Coordinating {
     ready: BTreeMap<NodeId, ViewId>,
     /// Members that suspect others in a view that is not in force here yet, and whether that view is wedged.
     early_suspects: BTreeMap<NodeId, (ViewId, bool)>,
+    /// Members that are off the ring and have not left, with the time from which on this coordinator knows that.
+    absent: BTreeMap<NodeId, Time>,
     /// The view change in progress.
     change: Option<ViewChange>,
     /// Nodes that leave, each with whether [`Command::Left`](crate::Command::Left) was proposed for it.
@@ -62,6 +64,7 @@ impl Coordinating {
             followers: BTreeMap::new(),
             ready: BTreeMap::new(),
             early_suspects: BTreeMap::new(),
+            absent: BTreeMap::new(),
             change: None,
             leaving: BTreeMap::new(),
             released_at: None,
@@ -219,6 +222,15 @@ impl Coordinating {
     /// True if the start of the session was not proposed before.
     pub(super) fn propose_kickstart(&mut self) -> bool {
         !core::mem::replace(&mut self.proposed.kickstart, true)
+    }
+
+    /// Whether former members were off the ring for less than a time: those that are in no view in force.
+    pub(super) fn misses(&mut self, former: &BTreeSet<NodeId>, now: Time, lasting: Duration) -> bool {
+        self.absent.retain(|node, _| former.contains(node));
+        for node in former {
+            self.absent.entry(*node).or_insert(now);
+        }
+        self.absent.values().any(|since| now.since(*since) < lasting)
     }
 
     /// True if no feature level as high was proposed before.

@@ -1,12 +1,19 @@
 //! The feature level of the group (`protocol.md` §6.10): raised by the coordinator, obeyed by every node.
 
+use core::time::Duration;
+use std::collections::BTreeSet;
+
 use crate::command::Command;
 use crate::id::NodeId;
 use crate::machine::Machine;
 use crate::wire::CommandError;
 
+/// The time for which the level waits for a member that was evicted.
+const ABSENCE_MAX: Duration = Duration::from_secs(10 * 60);
+
 impl Machine {
-    /// Coordinator: raises the feature level once every member and every voter supports a higher one.
+    /// Coordinator: raises the feature level once every member and every voter supports a higher one, and no member was
+    /// evicted in the last minutes: it may return with the release before.
     pub(super) fn raise_level(&mut self) {
         let (me, own, level) = (self.identity.me, self.identity.level_max, self.log.level());
         if own <= level {
@@ -14,6 +21,12 @@ impl Machine {
         }
         let Some(coordinating) = &mut self.coordinating else { return };
         let Some(view) = self.log.state().view().filter(|view| !view.last) else { return };
+        let log = self.log.state();
+        let is_former = |node: &NodeId| view.rank_of(*node).is_none() && !log.has_left(*node);
+        let former: BTreeSet<NodeId> = log.members().filter(is_former).collect();
+        if coordinating.misses(&former, self.timers.now(), ABSENCE_MAX) {
+            return;
+        }
         let members = view.ring.iter().map(|member| member.node);
         let voters = self.log.state().electors().map(|(_, node, _)| node);
         let supported = |node: NodeId| if node == me { Some(own) } else { coordinating.level_of(node) };
@@ -36,13 +49,16 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::command::{Dropped, InstallView};
     use crate::config::Parameters;
     use crate::digest::Checkpoint;
-    use crate::id::{ConsensusId, Incarnation, LogIndex};
+    use crate::id::{ConsensusId, Incarnation, LogIndex, Round};
     use crate::io::{Event, Frame, Input, Output};
-    use crate::machine::Machine;
     use crate::machine::tests::{COORDINATOR, JOINER, MEMBER, drain, pair};
-    use crate::wire::{CommandError, ControlFrame, Stream, WIRE_VERSION};
+    use crate::time::Time;
+    use crate::view::{Origin, RingMember};
+    use crate::wire::{ControlFrame, Stream, WIRE_VERSION};
 
     const NEXT: u16 = WIRE_VERSION + 1;
 
@@ -82,6 +98,32 @@ mod tests {
             coordinator.log.level()
         };
         assert_eq!([NEXT, WIRE_VERSION].map(&mut follow), [NEXT, NEXT]);
+    }
+
+    #[test]
+    fn the_level_waits_for_an_evicted_member_and_not_for_ever() {
+        let (mut coordinator, _) = pair(Parameters::default());
+        coordinator.identity.level_max = NEXT;
+        let view = coordinator.log.state().view().expect("a view").clone();
+        let ring = view.ring.iter().filter(|member| member.node == COORDINATOR);
+        coordinator.log.propose(&Command::InstallView(InstallView {
+            from: view.id,
+            ring: ring.map(|member| RingMember { origin: Origin::Survivor, ..member.clone() }).collect(),
+            parameters: view.parameters.clone(),
+            cut: vec![Round(0); view.ring.len()],
+            last: false,
+            dropped: vec![(MEMBER, Dropped::Silent)],
+        }));
+        coordinator.run_consensus();
+        assert_eq!(coordinator.log.state().view().map(|view| view.ring.len()), Some(1));
+        let mut level_after = |elapsed| {
+            coordinator.timers.advance(Time(0) + elapsed);
+            coordinator.raise_level();
+            coordinator.log.level()
+        };
+        assert_eq!(level_after(Duration::ZERO), WIRE_VERSION);
+        assert_eq!(level_after(ABSENCE_MAX - Duration::from_micros(1)), WIRE_VERSION, "it may return");
+        assert_eq!(level_after(ABSENCE_MAX), NEXT);
     }
 
     #[test]
