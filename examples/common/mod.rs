@@ -1,4 +1,4 @@
-//! What the examples `chat` and `worker` share: a node's options, and its group.
+//! A node of an example: its options, and its groups.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ impl NodeArgs {
     pub(crate) async fn open(&self, node: &Node, name: &str) -> Result<Group, Box<dyn Error>> {
         let durability = if self.data.is_some() { Durability::Disk } else { Durability::Memory };
         let group = node.group(name).seeds(&self.seeds).durability(durability);
-        let group = group.on_progress(|event| eprintln!("{event}"));
+        let group = group.on_progress(|event| eprintln!("{name}: {event}"));
         let group = match self.expect {
             Some(expect) => group.bootstrap_expect(expect),
             None => group,

@@ -10,74 +10,36 @@
 //! ```
 
 mod api;
+#[path = "../common/mod.rs"]
+mod common;
 mod store;
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Parser;
 use cloudy_node::recipes::Locks;
-use cloudy_node::{DataDir, Durability, Node, Replica, key_file};
+use cloudy_node::{Node, Replica};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use api::Api;
+use common::NodeArgs;
 use store::Store;
-
-/// How long the processes may take to start.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A node of a replicated key-value store.
 #[derive(Debug, Parser)]
 struct Args {
-    /// File with the cluster's key, the same at all nodes; it is created if it is missing
-    #[arg(long)]
-    key: PathBuf,
-    /// Address of this node for other nodes
-    #[arg(long)]
-    bind: SocketAddr,
+    #[command(flatten)]
+    node: NodeArgs,
     /// Address of the HTTP interface
     #[arg(long)]
     http: SocketAddr,
-    /// HOST:PORT of a node; give the same seeds to all nodes
-    #[arg(long = "seed")]
-    seeds: Vec<String>,
-    /// Create the groups once this number of nodes run
-    #[arg(long)]
-    expect: Option<usize>,
-    /// Keep the data in this directory; without it, in memory
-    #[arg(long)]
-    data: Option<PathBuf>,
-}
-
-async fn start_node(args: &Args) -> Result<Node, Box<dyn Error>> {
-    let keys = key_file::load_or_create(&args.key)?;
-    let builder = Node::builder().bind(args.bind);
-    let builder = match &args.data {
-        Some(directory) => {
-            let data = DataDir::open(directory, true)?;
-            builder.identity(data.identity(keys.primary())?).data_dir(data)
-        }
-        None => builder.cluster_key(keys.primary()),
-    };
-    Ok(builder.cluster_keys(&keys).start().await?)
 }
 
 async fn start(args: &Args, node: &Node) -> Result<Api, Box<dyn Error>> {
-    let open = |name| {
-        let durability = if args.data.is_some() { Durability::Disk } else { Durability::Memory };
-        let group = node.group(name).seeds(&args.seeds).durability(durability);
-        let group = group.on_progress(move |event| eprintln!("{name}: {event}"));
-        match args.expect {
-            Some(expect) => group.bootstrap_expect(expect),
-            None => group,
-        }
-    };
-    let (kv, locks) =
-        tokio::try_join!(open("kv").open().timeout(OPEN_TIMEOUT), open("kv-locks").open().timeout(OPEN_TIMEOUT))?;
+    let (kv, locks) = tokio::try_join!(args.node.open(node, "kv"), args.node.open(node, "kv-locks"))?;
     let groups = [kv.clone(), locks.clone()];
     let kv = Replica::start(kv, Store::default()).await?;
     Ok(Api { kv, locks: Locks::start(locks).await?, groups, has_left: Arc::new(Notify::new()) })
@@ -86,7 +48,7 @@ async fn start(args: &Args, node: &Node) -> Result<Api, Box<dyn Error>> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    let node = start_node(&args).await?;
+    let node = args.node.start().await?;
     let api = start(&args, &node).await?;
     let listener = TcpListener::bind(args.http).await?;
     eprintln!("serves http://{}", listener.local_addr()?);

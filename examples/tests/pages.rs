@@ -3,7 +3,12 @@
 /// Each page with the files that its code is from.
 const PAGES: &[(&str, &[&str])] = &[(
     include_str!("../../docs/tutorial/replicated-store.md"),
-    &[include_str!("../kv/main.rs"), include_str!("../kv/store.rs"), include_str!("../kv/api.rs")],
+    &[
+        include_str!("../common/mod.rs"),
+        include_str!("../kv/main.rs"),
+        include_str!("../kv/store.rs"),
+        include_str!("../kv/api.rs"),
+    ],
 )];
 
 /// The blocks of a language on a page.

@@ -57,8 +57,14 @@ impl Cluster {
         Ipv4Addr::new(127, 64 + high % 64, middle, low)
     }
 
+    /// An address of each node, so that a packet filter can tell them apart.
+    pub(crate) fn node_host(at: usize) -> Ipv4Addr {
+        let [_, high, middle, low] = std::process::id().to_be_bytes();
+        Ipv4Addr::new(127, 128 + high % 8 * 16 + (at % 16) as u8, middle, low)
+    }
+
     fn address(&self, at: usize) -> SocketAddr {
-        (Self::host(), self.base_port + at as u16).into()
+        (Self::node_host(at), self.base_port + at as u16).into()
     }
 
     pub(crate) fn http(&self, at: usize) -> SocketAddr {
@@ -75,7 +81,27 @@ impl Cluster {
 
     /// Starts a process, with the data of the one before if that is on disk.
     pub(crate) fn spawn(&mut self, at: usize) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kv"));
+        let command = self.command(at, Command::new(env!("CARGO_BIN_EXE_kv")));
+        self.run(at, command);
+    }
+
+    /// The same, on a disk that is full once the data has grown by a little.
+    pub(crate) fn spawn_with_small_disk(&mut self, at: usize) {
+        let sizes = std::fs::read_dir(self.data(at)).unwrap().map(|file| file.unwrap().metadata().unwrap().len());
+        // The shell counts blocks of 512 or 1,024 bytes.
+        let blocks = sizes.max().unwrap() / 512 + 64;
+        let limit = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &limit, env!("CARGO_BIN_EXE_kv")]);
+        let command = self.command(at, shell);
+        self.run(at, command);
+    }
+
+    fn run(&mut self, at: usize, mut command: Command) {
+        self.processes[at] = Some(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    }
+
+    fn command(&self, at: usize, mut command: Command) -> Command {
         command.arg("--key").arg(self.directory.path().join("cluster.key"));
         command.args(["--bind", &self.address(at).to_string(), "--http", &self.http(at).to_string()]);
         command.args(["--expect", &self.count.to_string()]);
@@ -85,7 +111,18 @@ impl Cluster {
         if self.on_disk {
             command.arg("--data").arg(self.data(at));
         }
-        self.processes[at] = Some(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        command
+    }
+
+    /// Whether the process has ended.
+    pub(crate) fn has_ended(&mut self, at: usize) -> bool {
+        self.processes[at].as_mut().is_none_or(|process| process.try_wait().unwrap().is_some())
+    }
+
+    /// Ends a process in order, and waits for its end.
+    pub(crate) async fn stop(&mut self, at: usize) {
+        self.signal(at, Signal::INT);
+        until("the process ends", async || self.has_ended(at)).await;
     }
 
     /// Starts a node that is not among the seeds.

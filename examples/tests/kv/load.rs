@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 use super::client::{Answer, NoAnswer, get, put, request};
 use super::cluster::{Cluster, until};
 use super::history::{Expects, Operation, Outcome, Recorder};
+#[cfg(target_os = "linux")]
+use super::network::Network;
 
 /// Keys that clients compete for.
 const KEYS: usize = 8;
@@ -189,6 +191,37 @@ enum Fault {
     KillAll,
     Pause,
     LeaveAndJoin,
+    /// Each node is stopped in order and started again, one after the other.
+    RollingRestart,
+    /// A node starts again on a disk that is soon full.
+    FullDisk,
+    /// No packet between the node and the others arrives.
+    #[cfg(target_os = "linux")]
+    Partition(Network),
+    /// No packet of the node arrives at the others, and theirs arrive.
+    #[cfg(target_os = "linux")]
+    Mute(Network),
+    /// No packet of the others arrives at the node, and its packets arrive.
+    #[cfg(target_os = "linux")]
+    Deaf(Network),
+}
+
+#[cfg(target_os = "linux")]
+async fn cut_off(cluster: &Cluster, network: Network, at: usize, (sends, receives): (bool, bool), load: &Load) {
+    let count = cluster.https().len();
+    for other in (0..count).filter(|other| *other != at) {
+        let (node, other) = (Cluster::node_host(at), Cluster::node_host(other));
+        if !sends {
+            network.cut(node, other);
+        }
+        if !receives {
+            network.cut(other, node);
+        }
+    }
+    let other = (at + 1) % count;
+    until("it is evicted", async || cluster.members(other).await == count - 1).await;
+    load.progresses().await;
+    network.heal();
 }
 
 async fn inflict(cluster: &mut Cluster, fault: Fault, at: usize, load: &Load) {
@@ -215,6 +248,32 @@ async fn inflict(cluster: &mut Cluster, fault: Fault, at: usize, load: &Load) {
             load.progresses().await;
             cluster.spawn(at);
         }
+        Fault::RollingRestart => {
+            for at in 0..cluster.https().len() {
+                cluster.stop(at).await;
+                cluster.spawn(at);
+                until("it is back", async || cluster.is_ready(at).await).await;
+            }
+        }
+        Fault::FullDisk => {
+            cluster.kill(at);
+            cluster.spawn_with_small_disk(at);
+            let (node, large) = (cluster.https()[at], "7".repeat(32 << 10));
+            until("its disk is full", async || {
+                // Until then it may accept it, and the others have it.
+                drop(put(node, "/kv/large", &large).await);
+                cluster.has_ended(at)
+            })
+            .await;
+            load.progresses().await;
+            cluster.spawn(at);
+        }
+        #[cfg(target_os = "linux")]
+        Fault::Partition(network) => cut_off(cluster, network, at, (false, false), load).await,
+        #[cfg(target_os = "linux")]
+        Fault::Mute(network) => cut_off(cluster, network, at, (false, true), load).await,
+        #[cfg(target_os = "linux")]
+        Fault::Deaf(network) => cut_off(cluster, network, at, (true, false), load).await,
     }
     cluster.all_ready().await;
     load.progresses().await;
@@ -258,6 +317,19 @@ async fn round(count: usize, on_disk: bool, faults: &[Fault], seed: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_on_disk_are_linearizable_and_keep_what_they_acknowledged() {
     round(3, true, &[Fault::Kill, Fault::KillAll, Fault::Pause], 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_by_a_rolling_restart_and_a_full_disk() {
+    round(3, true, &[Fault::RollingRestart, Fault::FullDisk], 2).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_are_linearizable_through_partitions_of_two_directions_and_of_one() {
+    let name = "load::three_nodes_are_linearizable_through_partitions_of_two_directions_and_of_one";
+    let Some(network) = Network::of_test(name) else { return };
+    round(3, false, &[Fault::Partition(network), Fault::Mute(network), Fault::Deaf(network)], 3).await;
 }
 
 /// One round of five nodes, unless the environment asks for more.

@@ -6,4 +6,6 @@ mod client;
 mod cluster;
 mod history;
 mod load;
+#[cfg(target_os = "linux")]
+mod network;
 mod watches;
