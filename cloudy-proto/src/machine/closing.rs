@@ -15,9 +15,6 @@ use crate::rules::Rule;
 use crate::session::Session;
 use crate::wire::ControlFrame;
 
-/// The number of coordinator timeouts without any part of the final result after which that is reported.
-const FINAL_PATIENCE: u32 = 5;
-
 /// How far the end of the group has come at this node, and the end of this node's own part in it.
 #[derive(Debug, Default)]
 pub(super) struct Closing {
@@ -149,23 +146,7 @@ impl Machine {
         if !self.log.state().is_closed() {
             return self.coordinator().send_follow(from);
         }
-        if let Some(fetching) = &mut self.catch_up.fetching {
-            fetching.add_source(from);
-            self.fetch_if_idle();
-        }
-    }
-
-    /// The group is closed, and no node in reach has the missing part of the final result.
-    pub(super) fn miss_final(&mut self) {
-        let Some(view) = self.log.state().view().filter(|_| self.log.state().is_closed()) else { return };
-        let patience = view.parameters.coordinator_timeout * FINAL_PATIENCE;
-        let now = self.timers.now();
-        let Some(fetching) = self.catch_up.fetching.as_mut() else { return };
-        let since = *fetching.stands_since.get_or_insert(now);
-        if now.since(since) >= patience && !core::mem::replace(&mut fetching.missed, true) {
-            let sources = fetching.sources.clone();
-            self.event(Event::FinalResultMissing { sources });
-        }
+        self.fetch().on_source(from);
     }
 
     /// Coordinator: closes the group by a last view change, after one in progress.
@@ -293,7 +274,7 @@ impl Machine {
         }
         self.tracking.on_closed();
         self.leaving().try_finish();
-        if self.closing.on_closed(self.catch_up.fetching.is_some()) {
+        if self.closing.on_closed(self.catch_up.fetches.is_fetching()) {
             self.event(Event::Closed);
         }
     }

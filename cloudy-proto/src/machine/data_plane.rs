@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use crate::id::ViewId;
+use crate::id::{Round, ViewId};
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::result_log::ResultLog;
@@ -60,6 +60,11 @@ impl DataPlane {
     /// The same; that of an earlier incarnation only if it may answer.
     pub(super) fn place_mut(&mut self, former_answers: bool) -> Option<&mut Member> {
         self.member.as_mut().or(self.former.as_mut().filter(|_| former_answers))
+    }
+
+    /// The member's view, and the end of each lane's messages in the output.
+    pub(super) fn message_ends(&self) -> Option<(ViewId, Vec<Round>)> {
+        self.member.as_ref().map(|member| (member.view.id, member.message_ends()))
     }
 
     pub(super) fn former(&self) -> Option<&Member> {

@@ -2,20 +2,26 @@
 
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use crate::config::Durability;
+use crate::due::Due;
 use crate::id::{Index, NodeId, Round, ViewId};
 use crate::io::Output;
-use crate::machine::Machine;
-use crate::machine::timers::Timer;
+use crate::machine::control_log::ControlLog;
+use crate::machine::data_plane::DataPlane;
+use crate::machine::identity::Identity;
+use crate::machine::peers::Peers;
+use crate::machine::retention::RetentionHandler;
+use crate::machine::storage::Storage;
+use crate::machine::timers::{Timer, Timers};
 use crate::member::Start;
+use crate::outputs::Outputs;
 use crate::path::Peak;
 use crate::records::Records;
+use crate::result_log::ResultLog;
 use crate::rules::Rule;
 use crate::stored::{Record, StoredBody, StoredEntry};
 use crate::time::Time;
-use crate::view::{InstalledView, View};
 
 /// Cost of a stored entry beside its payloads.
 const RECORD_BYTES: u64 = 256;
@@ -50,6 +56,11 @@ impl Syncs {
         Some(sync)
     }
 
+    /// Bytes of fetched entries that were output and are not synced.
+    pub(super) fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes
+    }
+
     /// Forgets the consensus state, because another voter replaces the one that output it.
     pub(super) fn forget_consensus(&mut self) {
         self.consensus = 0;
@@ -75,7 +86,7 @@ impl Syncs {
         self.slowest.at(now).max(self.pending(now))
     }
 
-    fn finished(&mut self, now: Time) {
+    pub(super) fn on_synced(&mut self, now: Time) {
         self.slowest.rise(self.pending(now), now);
         self.synced_at = now;
     }
@@ -115,7 +126,7 @@ struct Sync {
 }
 
 /// Bytes of fetched entries among these records while they wait for the disk.
-fn fetched_bytes(records: &[Record]) -> u64 {
+pub(super) fn fetched_bytes(records: &[Record]) -> u64 {
     let bytes = |record: &Record| match record {
         Record::Entry(StoredEntry { body: StoredBody::Here(body), .. }) => body.len() as u64 + RECORD_BYTES,
         _ => 0,
@@ -123,81 +134,128 @@ fn fetched_bytes(records: &[Record]) -> u64 {
     records.iter().map(bytes).sum()
 }
 
-impl Machine {
+/// Puts out records, and handles their syncs.
+pub(super) struct DurableHandler<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) log: &'a mut ControlLog,
+    pub(super) peers: &'a Peers,
+    pub(super) plane: &'a mut DataPlane,
+    pub(super) result: &'a ResultLog,
+    pub(super) storage: &'a mut Storage,
+    pub(super) outputs: &'a mut Outputs,
+    pub(super) timers: &'a mut Timers,
+    pub(super) due: &'a mut Due,
+}
+
+impl DurableHandler<'_> {
     /// Outputs all records that were added after the last output, together.
-    pub(super) fn give_out_records(&mut self) {
-        if self.identity.durability == Durability::Memory {
-            return;
-        }
-        self.keep_checkpoint();
-        self.let_stored_go();
+    pub(super) fn give_out(&mut self) {
+        let mut retention = RetentionHandler {
+            identity: self.identity,
+            peers: self.peers,
+            plane: self.plane,
+            result: self.result,
+            storage: self.storage,
+        };
+        retention.keep_checkpoint();
+        retention.drop_oldest();
         let records = self.storage.records.take();
-        let consensus = self.log.voter().and_then(|voter| voter.unsynced()).unwrap_or(self.storage.syncs.consensus);
-        let ends = self.message_ends().filter(|ends| self.storage.syncs.ends.as_ref() != Some(ends));
-        let fetched = self.storage.syncs.fetched.take();
-        if records.is_empty() && ends.is_none() && fetched.is_none() && consensus == self.storage.syncs.consensus {
+        let syncs = &mut self.storage.syncs;
+        let consensus = self.log.voter().and_then(|voter| voter.unsynced()).unwrap_or(syncs.consensus);
+        let ends = self.plane.message_ends().filter(|ends| syncs.ends.as_ref() != Some(ends));
+        let fetched = syncs.fetched.take();
+        if records.is_empty() && ends.is_none() && fetched.is_none() && consensus == syncs.consensus {
             return;
         }
-        self.storage.syncs.consensus = consensus;
+        syncs.consensus = consensus;
         if ends.is_some() {
-            self.storage.syncs.ends.clone_from(&ends);
+            syncs.ends.clone_from(&ends);
         }
-        self.storage.syncs.ticket += 1;
-        let ticket = self.storage.syncs.ticket;
+        syncs.ticket += 1;
+        let ticket = syncs.ticket;
         let fetched_bytes = fetched_bytes(&records);
-        self.storage.syncs.fetched_bytes += fetched_bytes;
+        syncs.fetched_bytes += fetched_bytes;
         let given_at = self.timers.now();
-        self.storage.syncs.waiting.push_back(Sync { ticket, given_at, consensus, ends, fetched, fetched_bytes });
+        syncs.waiting.push_back(Sync { ticket, given_at, consensus, ends, fetched, fetched_bytes });
         self.outputs.push(Output::Persist { ticket, records });
     }
 
-    /// Handles the sync of all records up to a ticket.
-    pub(super) fn persisted(&mut self, ticket: u64) {
-        self.storage.syncs.finished(self.timers.now());
-        while let Some(sync) = self.storage.syncs.next_due(ticket) {
-            if let Some(voter) = self.log.voter_mut() {
-                let is_its_own = self.identity.rules.holds(Rule::TicketIsOfItsState);
-                voter.persisted(if is_its_own { sync.consensus } else { self.storage.syncs.consensus });
-            }
-            let member = self.plane.member_mut();
-            if let Some(((view, ends), member)) = sync.ends.zip(member)
-                && member.view.id == view
-            {
-                member.synced(&ends, &mut self.due);
-            }
-            if let Some((view, first)) = sync.fetched {
-                self.complete_at(view, first);
-            }
+    /// Handles the next synced output up to a ticket; none if there are no more. True if this member is complete with it.
+    pub(super) fn next_synced(&mut self, ticket: u64) -> Option<bool> {
+        let sync = self.storage.syncs.next_due(ticket)?;
+        if let Some(voter) = self.log.voter_mut() {
+            let is_its_own = self.identity.rules.holds(Rule::TicketIsOfItsState);
+            voter.persisted(if is_its_own { sync.consensus } else { self.storage.syncs.consensus });
         }
-        self.view_change().on_synced();
-        self.fetch_held_back();
+        let member = self.plane.member_mut();
+        if let Some(((view, ends), member)) = sync.ends.zip(member)
+            && member.view.id == view
+        {
+            member.synced(&ends, self.due);
+        }
+        Some(sync.fetched.is_some_and(|(view, first)| self.complete(view, first)))
     }
 
-    /// Bytes of the fetched result that wait for the disk.
-    pub(super) fn unsynced_fetch_bytes(&self) -> u64 {
-        self.storage.syncs.fetched_bytes + fetched_bytes(self.storage.records.waiting())
-    }
-
-    /// Notes that the result was fetched up to the first index of the present view: this member is complete once that
-    /// is synced.
-    pub(super) fn fetched_all(&mut self, view: &Arc<View>, first: Index) {
-        self.delivery().begin_view(InstalledView { first, view: Arc::clone(view) });
-        let view = view.id;
+    /// Handles a result that was fetched up to the first index of the present view: this member is complete once that is
+    /// synced. True if it is complete at once.
+    pub(super) fn on_fetched_all(&mut self, view: ViewId, first: Index) -> bool {
         self.storage.records.keep(Record::Complete { view, first });
         if self.identity.durability == Durability::Memory || !self.identity.rules.holds(Rule::CompleteIsSynced) {
-            self.complete_at(view, first);
-        } else {
-            self.storage.syncs.fetched = Some((view, first));
+            return self.complete(view, first);
         }
+        self.storage.syncs.fetched = Some((view, first));
+        false
     }
 
-    fn complete_at(&mut self, view: ViewId, first: Index) {
+    /// True if this node is a member of the view.
+    fn complete(&mut self, view: ViewId, first: Index) -> bool {
         let before = self.result.state().end_before(first);
-        if let Some(member) = self.plane.member_mut().filter(|member| member.view.id == view) {
-            member.complete(Start { first, before });
-            // The others learn of it at once: a member that leaves may wait for it.
-            self.set_timer(Timer::Heartbeat, Duration::ZERO);
-            self.let_go();
-        }
+        let Some(member) = self.plane.member_mut().filter(|member| member.view.id == view) else { return false };
+        member.complete(Start { first, before });
+        // The others learn of it at once: a member that leaves may wait for it.
+        self.timers.set(Timer::Heartbeat, self.timers.now());
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Parameters;
+    use crate::machine::Machine;
+    use crate::machine::tests::{alone, drain, pair};
+
+    fn tickets(machine: &mut Machine) -> Vec<u64> {
+        let ticket = |output| match output {
+            Output::Persist { ticket, .. } => Some(ticket),
+            _ => None,
+        };
+        drain(machine).into_iter().filter_map(ticket).collect()
+    }
+
+    #[test]
+    fn records_are_put_out_together_and_a_sync_counts_once() {
+        let mut machine = alone(Parameters { durability: Durability::Disk, ..Parameters::default() });
+        [1, 2].into_iter().for_each(|view| machine.storage.records.keep(Record::Wedged { view: ViewId(view) }));
+        machine.durable().give_out();
+        let tickets = tickets(&mut machine);
+        let [ticket] = tickets[..] else { panic!("{tickets:?}") };
+        machine.durable().give_out();
+        assert!(drain(&mut machine).is_empty(), "nothing is new");
+        assert_eq!(machine.durable().next_synced(ticket - 1), None);
+        assert_eq!(machine.durable().next_synced(ticket), Some(false));
+        assert_eq!(machine.durable().next_synced(ticket), None);
+    }
+
+    #[test]
+    fn a_member_is_complete_at_once_in_memory_and_after_the_sync_on_disk() {
+        let (_, mut member) = pair(Parameters::default());
+        assert!(!member.durable().on_fetched_all(ViewId(2), Index(1)), "another view");
+        assert!(member.durable().on_fetched_all(ViewId(1), Index(1)));
+        let mut machine = alone(Parameters { durability: Durability::Disk, ..Parameters::default() });
+        assert!(!machine.durable().on_fetched_all(ViewId(1), Index(1)));
+        machine.durable().give_out();
+        let ticket = tickets(&mut machine)[0];
+        assert_eq!(machine.durable().next_synced(ticket), Some(true));
     }
 }

@@ -1,5 +1,8 @@
 //! The handlers of the control plane, each with the owners that it borrows.
 
+use bytes::Bytes;
+
+use crate::id::Index;
 use crate::machine::Machine;
 use crate::machine::admission::AdmissionHandler;
 use crate::machine::change::ViewChangeHandler;
@@ -9,9 +12,13 @@ use crate::machine::coordinating::Coordinating;
 use crate::machine::coordinator::CoordinatorHandler;
 use crate::machine::creation::CreationHandler;
 use crate::machine::divergence::DivergenceHandler;
+use crate::machine::durable::DurableHandler;
 use crate::machine::electorate::ElectorateHandler;
+use crate::machine::fetch::FetchHandler;
 use crate::machine::join::JoinHandler;
 use crate::machine::leave::LeaveHandler;
+use crate::machine::serve::ServeHandler;
+use crate::machine::snapshot::SnapshotHandler;
 use crate::machine::wedge::WedgeHandler;
 
 impl Machine {
@@ -160,5 +167,60 @@ impl Machine {
             outputs: &mut self.outputs,
             now: self.timers.now(),
         }
+    }
+    pub(super) fn fetch(&mut self) -> FetchHandler<'_> {
+        FetchHandler {
+            identity: &self.identity,
+            log: &self.log,
+            arrival: &self.arrival,
+            peers: &self.peers,
+            plane: &self.plane,
+            result: &mut self.result,
+            storage: &mut self.storage,
+            fetches: &mut self.catch_up.fetches,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+        }
+    }
+
+    pub(super) fn serve(&mut self) -> ServeHandler<'_> {
+        ServeHandler {
+            identity: &self.identity,
+            log: &self.log,
+            plane: &self.plane,
+            result: &mut self.result,
+            storage: &self.storage,
+            transfers: &mut self.catch_up.transfers,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            now: self.timers.now(),
+        }
+    }
+
+    pub(super) fn durable(&mut self) -> DurableHandler<'_> {
+        DurableHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            peers: &self.peers,
+            plane: &mut self.plane,
+            result: &self.result,
+            storage: &mut self.storage,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+            due: &mut self.due,
+        }
+    }
+
+    /// The application's state after an index.
+    pub(super) fn on_snapshot(&mut self, index: Index, state: Bytes) {
+        let mut snapshots = SnapshotHandler {
+            identity: &self.identity,
+            plane: &self.plane,
+            result: &mut self.result,
+            storage: &mut self.storage,
+            outputs: &mut self.outputs,
+        };
+        snapshots.on_taken(index, state, &mut self.catch_up.transfers.offers, self.timers.now());
     }
 }

@@ -72,14 +72,14 @@ impl Machine {
             let former = Member::former(&view, rank, first, self.timers.now(), self.identity.rules);
             self.plane.enter_as_former(former);
         }
-        let follows = was_member || self.catch_up.fetching.is_some() || rank.is_some() || reads;
+        let follows = was_member || self.catch_up.fetches.is_fetching() || rank.is_some() || reads;
         if view.last {
             self.last_installed();
         }
         if complete && view.last && follows {
             self.finish();
         } else if !complete && follows {
-            self.start_fetching(&view);
+            self.fetch().start(&view);
         }
         if rank.is_none() && !view.last {
             if was_member && !self.closing.departure().is_wanted() {

@@ -47,7 +47,7 @@ impl Machine {
         }
         self.greet(peer);
         self.probe_peers();
-        self.fetch_over_new_link(peer);
+        self.fetch().on_link_up(peer);
     }
 
     // Apart from the hot paths, which would pay for its stack frame.
@@ -75,7 +75,8 @@ impl Machine {
         if !self.is_coordinator() && peer == self.tracking.node() {
             self.coordinator().on_lost();
         }
-        self.fetch_without_link(peer);
+        self.catch_up.transfers.on_link_down(peer);
+        self.fetch().on_link_down(peer);
         self.view_change().on_link_down(peer);
         self.try_close();
     }

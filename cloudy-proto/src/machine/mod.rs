@@ -21,6 +21,8 @@ mod durable;
 mod electorate;
 mod evictions;
 mod fetch;
+mod fetched;
+mod fetching;
 mod frames;
 mod handlers;
 mod identity;
@@ -65,8 +67,9 @@ use crate::result_log::ResultLog;
 use crate::session::Session;
 use crate::stored::Record;
 use crate::time::Time;
+use crate::view::InstalledView;
 use crate::view_change::ViewChange;
-use crate::wire::{ControlFrame, Heartbeat, Stream};
+use crate::wire::{ControlFrame, Fetched, Heartbeat, Stream};
 use arrival::Arrival;
 use catch_up::CatchUp;
 use closing::Closing;
@@ -74,6 +77,7 @@ use control_log::ControlLog;
 use coordinating::Coordinating;
 use core::time::Duration;
 use data_plane::DataPlane;
+use fetched::Reached;
 use identity::Identity;
 use leave::Release;
 use peers::Peers;
@@ -186,8 +190,8 @@ impl Machine {
             Input::Broadcast(batch) => self.plane.outbox_mut().push(batch),
             Input::Waits { cost_bytes } => self.plane.outbox_mut().set_outside(cost_bytes),
             Input::Request(request) => self.take_request(request),
-            Input::Persisted { ticket } => self.persisted(ticket),
-            Input::ResultRead { to, items } => self.result_read(to, items),
+            Input::Persisted { ticket } => self.on_persisted(ticket),
+            Input::ResultRead { to, items } => self.serve().on_read(to, items),
             Input::Timeout => self.run_timers(),
         }
         self.run_consensus();
@@ -337,7 +341,7 @@ impl Machine {
                 self.closing.departure_mut().want();
                 self.ask_to_leave();
             }
-            Request::Snapshot { index, state } => self.snapshot_taken(index, state),
+            Request::Snapshot { index, state } => self.on_snapshot(index, state),
             Request::Report(report) => self.take_report(report),
         }
     }
@@ -352,13 +356,13 @@ impl Machine {
                     self.view_change().suspect();
                     self.say_waits();
                     self.check_slow_down();
-                    self.unpin();
+                    self.serve().release();
                     self.beat();
                 }
                 Timer::Period => self.period_over(),
                 Timer::Wedge => self.view_change().on_timeout(),
                 Timer::Linger => self.linger_over(),
-                Timer::Fetch => self.fetch_due(),
+                Timer::Fetch => self.fetch().on_timeout(),
                 Timer::Rejoin => self.send_rejoin(),
                 Timer::Join => self.join().into_iter().for_each(|mut join| join.ask_next()),
                 Timer::Seek => self.coordinator().seek(),
@@ -369,6 +373,38 @@ impl Machine {
         if let Some(member) = self.plane.member_mut().filter(|member| member.turn_ends_at() <= Some(self.timers.now()))
         {
             member.pass_turn();
+        }
+    }
+
+    /// Handles the sync of all records up to a ticket.
+    fn on_persisted(&mut self, ticket: u64) {
+        self.storage.syncs.on_synced(self.timers.now());
+        while let Some(completes) = self.durable().next_synced(ticket) {
+            if completes {
+                self.let_go();
+            }
+        }
+        self.view_change().on_synced();
+        self.fetch().on_synced();
+    }
+
+    /// Handles a frame of a transfer to this node.
+    fn on_fetched(&mut self, from: NodeId, fetched: Fetched) {
+        match self.fetch().on_fetched(from, fetched) {
+            Reached::Nothing => {}
+            Reached::View { view, first } => {
+                let id = view.id;
+                self.delivery().begin_view(InstalledView { first, view });
+                if self.durable().on_fetched_all(id, first) {
+                    self.let_go();
+                }
+            }
+            Reached::Final { from, theirs, view } => {
+                if self.divergence().agrees_with_source(from, theirs) {
+                    self.fetch().on_final(theirs, view);
+                    self.finish_with(theirs);
+                }
+            }
         }
     }
 
@@ -389,7 +425,9 @@ impl Machine {
         if let Some(member) = self.plane.member_mut() {
             member.flush(heartbeat, &mut self.outputs, &mut self.due);
         }
-        self.give_out_records();
+        if self.storage.records.are_stored() {
+            self.durable().give_out();
+        }
         self.retire();
     }
 

@@ -10,7 +10,6 @@ use crate::digest::{Digest, digest_of};
 use crate::id::{Index, ViewId};
 use crate::io::Position;
 use crate::limits::{SNAPSHOT_PIN_IDLE, SNAPSHOT_PIN_MAX, SNAPSHOTS_PINNED_MAX};
-use crate::machine::Machine;
 use crate::stored::StoredSnapshot;
 use crate::time::Time;
 use crate::view::InstalledView;
@@ -85,7 +84,7 @@ struct Pinned {
 
 impl Offers {
     /// Drops snapshots that no transfer has used for a while, or that are pinned for too long.
-    fn purge(&mut self, now: Time) {
+    pub(super) fn purge(&mut self, now: Time) {
         let is_used = |pinned: &Pinned| {
             now.since(pinned.used_at) <= SNAPSHOT_PIN_IDLE && now.since(pinned.since) <= SNAPSHOT_PIN_MAX
         };
@@ -107,47 +106,85 @@ impl Offers {
         let pinned = self.0.iter_mut().find(|pinned| Arc::ptr_eq(&pinned.offer, &offering.offer));
         pinned.into_iter().for_each(|pinned| pinned.used_at = now);
     }
-}
-
-impl Machine {
-    /// The snapshot for a node that has this part of one: the same again if it exists and the entries after it are
-    /// kept, or else the newest.
-    pub(super) fn offer_snapshot(&mut self, held: HeldPart) -> Option<Offering> {
-        self.catch_up.transfers.offers.purge(self.timers.now());
-        let (first, end) = (self.first_kept(), self.result.state().index());
-        let follows = |needed: Index| first.map_or(needed > end, |first| first <= needed);
+    /// The snapshot for a node that has received this part of one: the same again if it is pinned and the entries after
+    /// it are kept, or else the newest one. `follows` says whether the entries from an index on are kept.
+    pub(super) fn offer(
+        &mut self,
+        held: HeldPart,
+        newest: Option<&StoredSnapshot>,
+        follows: impl Fn(Index) -> bool,
+        now: Time,
+    ) -> Option<Offering> {
+        self.purge(now);
         if let HeldPart::Snapshot { index, digest, offset } = held {
             let same = |pinned: &&Pinned| (pinned.offer.index, pinned.offer.digest) == (index, digest);
-            self.offer_newest(follows);
-            let found =
-                self.catch_up.transfers.offers.0.iter().find(same).filter(|pinned| follows(pinned.offer.needed.next));
+            self.offer_newest(newest, now);
+            let found = self.0.iter().find(same).filter(|pinned| follows(pinned.offer.needed.next));
             if let Some(pinned) = found.filter(|pinned| offset < pinned.offer.length()) {
                 return Some(Offering { offer: Arc::clone(&pinned.offer), offset });
             }
         }
-        self.offer_newest(follows).map(|offer| Offering { offer, offset: 0 })
+        self.offer_newest(newest, now).map(|offer| Offering { offer, offset: 0 })
     }
 
-    fn offer_newest(&mut self, follows: impl Fn(Index) -> bool) -> Option<Arc<Offer>> {
-        let snapshot = self.storage.snapshot.as_ref().filter(|snapshot| follows(snapshot.begins.index().next()))?;
-        let known = self.catch_up.transfers.offers.0.iter().find(|pinned| pinned.offer.index == snapshot.index);
+    fn offer_newest(&mut self, newest: Option<&StoredSnapshot>, now: Time) -> Option<Arc<Offer>> {
+        let snapshot = newest?;
+        let known = self.0.iter().find(|pinned| pinned.offer.index == snapshot.index);
         if let Some(known) = known.map(|pinned| Arc::clone(&pinned.offer)) {
             return Some(known);
         }
-        let offer = Offer::of(snapshot);
-        Some(self.catch_up.transfers.offers.add(offer, self.timers.now()))
+        Some(self.add(Offer::of(snapshot), now))
     }
 
     /// `Disk`: whether a snapshot is transferred. The entries after it are deleted when a newer one is stored, so none
     /// is stored meanwhile. In memory nothing depends on it.
-    pub(super) fn pins_snapshot(&mut self) -> bool {
-        self.catch_up.transfers.offers.purge(self.timers.now());
-        self.identity.durability == Durability::Disk && !self.catch_up.transfers.offers.0.is_empty()
+    pub(super) fn pins_snapshot(&mut self, durability: Durability, now: Time) -> bool {
+        self.purge(now);
+        durability == Durability::Disk && !self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+
+    fn snapshot(index: u64) -> StoredSnapshot {
+        let mut begins = crate::stored::StoredBase::default();
+        begins.base.checkpoint.index = Index(index);
+        StoredSnapshot { index: Index(index), begins, view: None, state: Bytes::from_static(b"state") }
     }
 
-    /// Releases memory once a transfer has ended.
-    pub(super) fn unpin(&mut self) {
-        self.catch_up.transfers.offers.purge(self.timers.now());
-        self.keep_for_transfers();
+    fn index(offering: Option<Offering>) -> Option<(Index, u64)> {
+        offering.map(|offering| (offering.offer.index, offering.offset))
+    }
+
+    #[test]
+    fn a_node_continues_with_its_snapshot_while_that_is_pinned_and_begins_with_the_newest() {
+        let (mut offers, all) = (Offers::default(), |_| true);
+        let first = offers.offer(HeldPart::Nothing, Some(&snapshot(5)), all, Time(1)).expect("it is kept");
+        let held = HeldPart::Snapshot { index: Index(5), digest: first.offer.digest, offset: 3 };
+        let newest = snapshot(9);
+        assert_eq!(index(offers.offer(held, Some(&newest), all, Time(2))), Some((Index(5), 3)));
+        assert_eq!(index(offers.offer(HeldPart::Nothing, Some(&newest), all, Time(2))), Some((Index(9), 0)));
+        let later = |index| index > Index(6);
+        assert_eq!(index(offers.offer(held, Some(&newest), later, Time(2))), Some((Index(9), 0)), "a gap behind it");
+        let idle = Time(2) + SNAPSHOT_PIN_IDLE + Duration::from_micros(1);
+        assert_eq!(
+            index(offers.offer(held, Some(&newest), all, idle)),
+            Some((Index(9), 0)),
+            "it was idle for too long"
+        );
+        assert_eq!(index(offers.offer(HeldPart::Nothing, None, all, idle)), None);
+    }
+
+    #[test]
+    fn a_transferred_snapshot_pins_the_disk_and_not_memory() {
+        let mut offers = Offers::default();
+        assert!(!offers.pins_snapshot(Durability::Disk, Time(1)));
+        offers.offer(HeldPart::Nothing, Some(&snapshot(5)), |_| true, Time(1));
+        assert!(offers.pins_snapshot(Durability::Disk, Time(1)) && !offers.pins_snapshot(Durability::Memory, Time(1)));
+        let idle = Time(1) + SNAPSHOT_PIN_IDLE + Duration::from_micros(1);
+        assert!(!offers.pins_snapshot(Durability::Disk, idle));
     }
 }

@@ -17,16 +17,16 @@ impl Machine {
         let Some(view) = self.log.state().view().filter(|_| self.is_evicted()).cloned() else { return };
         let reaches = |node: NodeId| node == self.identity.me || self.peers.is_linked(node);
         let linked = self.has_coordinator() && view.ring.iter().all(|member| reaches(member.node));
-        let ready = linked && self.is_near();
+        let ready = linked && self.catch_up.fetches.is_near();
         self.set_timer(Timer::Rejoin, REJOIN_EVERY);
         if self.is_coordinator() {
             let me = self.identity.me;
             self.view_change().on_rejoin(me, view.id, ready);
-            self.on_slow_learner(me, self.slower());
+            self.on_slow_learner(me, self.catch_up.fetches.slower());
         } else if self.has_coordinator() {
             self.send_control(
                 self.tracking.node(),
-                ControlFrame::Rejoin { view: view.id, ready, slower: self.slower() },
+                ControlFrame::Rejoin { view: view.id, ready, slower: self.catch_up.fetches.slower() },
             );
         }
     }
@@ -43,7 +43,7 @@ impl Machine {
     fn is_evicted(&self) -> bool {
         let listed = self.identity.incarnation > Incarnation(0) && !self.arrival.observes();
         let ended = self.closing.final_result().is_some() || self.log.state().is_closed();
-        let follows = self.catch_up.fetching.is_some() && !self.plane.is_member() && !ended;
+        let follows = self.catch_up.fetches.is_fetching() && !self.plane.is_member() && !ended;
         listed && follows && !self.closing.departure().is_wanted()
     }
 }

@@ -58,7 +58,7 @@ impl Machine {
 
     fn restore_result(&mut self, stored: &Stored) {
         if let Some(begins) = stored.begins() {
-            self.begin_stored(begins);
+            self.storage.retention.begin_at(begins);
         }
         for base in &stored.bases {
             self.storage.retention.add(base.clone());
@@ -153,7 +153,7 @@ impl Machine {
         }
         if self.identity.rules.holds(Rule::RestartedIsWedged) {
             if first.is_none() && self.arrival.is_joining() {
-                self.start_fetching(view);
+                self.fetch().start(view);
             }
         } else if let Some(mut member) = self.plane.take_former() {
             self.identity.incarnation = member.incarnation();

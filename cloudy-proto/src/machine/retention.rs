@@ -1,8 +1,12 @@
 //! `Disk`: the kept part of the result, and the checkpoints from which it can be read (`protocol.md` §7.4).
 
-use crate::id::{Index, Round, ViewId};
+use crate::id::Index;
 use crate::limits::STORED_BASES_MAX;
-use crate::machine::Machine;
+use crate::machine::data_plane::DataPlane;
+use crate::machine::identity::Identity;
+use crate::machine::peers::Peers;
+use crate::machine::storage::Storage;
+use crate::result_log::ResultLog;
 use crate::rules::Rule;
 use crate::stored::{Record, StoredBase};
 
@@ -78,24 +82,28 @@ impl Retention {
     }
 }
 
-impl Machine {
-    /// The member's view, and the end of each lane's messages in the output.
-    pub(super) fn message_ends(&self) -> Option<(ViewId, Vec<Round>)> {
-        self.plane.member().map(|member| (member.view.id, member.message_ends()))
-    }
+/// Decides which part of the result stays on the disk.
+pub(super) struct RetentionHandler<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) peers: &'a Peers,
+    pub(super) plane: &'a DataPlane,
+    pub(super) result: &'a ResultLog,
+    pub(super) storage: &'a mut Storage,
+}
 
+impl RetentionHandler<'_> {
     /// Stores the newest checkpoint.
     pub(super) fn keep_checkpoint(&mut self) {
         let newest = self.result.state().newest_base().filter(|newest| newest.index() > self.storage.retention.newest);
         let Some(newest) = newest else { return };
-        let base = StoredBase { ends: self.message_ends(), ..newest.clone() };
+        let base = StoredBase { ends: self.plane.message_ends(), ..newest.clone() };
         let instead_of = self.storage.retention.add(base.clone());
         self.storage.records.keep(Record::Checkpoint { base, instead_of });
     }
 
-    /// Deletes the oldest part of the stored result, if that is longer than its maximum. With a snapshot the
-    /// application determines what is kept.
-    pub(super) fn let_stored_go(&mut self) {
+    /// Drops the oldest part of the stored result, if that is longer than its maximum. With a snapshot the application
+    /// determines what is kept.
+    pub(super) fn drop_oldest(&mut self) {
         let end_bytes = self.result.state().bytes();
         if !self.storage.retention.is_too_long(end_bytes) || self.storage.snapshot.is_some() {
             return;
@@ -105,13 +113,8 @@ impl Machine {
         if !self.identity.rules.holds(Rule::BeginKnowsItsNumbers) {
             base.base.last_numbers.clone_from(self.result.state().last_seqs());
         }
-        self.begin_stored(&base);
+        self.storage.retention.begin_at(&base);
         self.storage.records.keep(Record::Begin(base));
-    }
-
-    /// Sets the beginning of the stored result to a base.
-    pub(super) fn begin_stored(&mut self, base: &StoredBase) {
-        self.storage.retention.begin_at(base);
     }
 
     /// The index up to which no member of the present view lacks anything, or would lack it after a restart: a complete

@@ -8,46 +8,39 @@ use crate::config::Durability;
 use crate::id::{Index, NodeId, ViewId};
 use crate::io::{ApprovedItem, Entry, Frame, Output, Position};
 use crate::limits::{FETCH_BURST_BYTES, FETCH_PART_COST_BYTES, SNAPSHOT_PIN_IDLE};
-use crate::machine::Machine;
+use crate::machine::closing::Closing;
+use crate::machine::control_log::ControlLog;
+use crate::machine::data_plane::DataPlane;
+use crate::machine::identity::Identity;
 use crate::machine::offers::{Offering, Offers};
-use crate::machine::pace::Pace;
+use crate::machine::storage::Storage;
+use crate::outputs::Outputs;
+use crate::result_log::ResultLog;
 use crate::rules::Rule;
 use crate::time::Time;
 use crate::view::InstalledView;
 use crate::wire::{AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, HeldPart, Stream};
 
-/// Transfers of a node, beside its own missing part.
-#[derive(Debug)]
+/// Transfers to nodes that fetch from this one.
+#[derive(Debug, Default)]
 pub(super) struct Transfers {
-    /// The rate at which it fetches.
-    pub(super) pace: Pace,
-    /// The last transfer that it requested.
-    pub(super) number: u64,
-    /// By node that fetches from this one.
-    pub(super) serving: BTreeMap<NodeId, Serving>,
+    /// By node that fetches.
+    serving: BTreeMap<NodeId, Serving>,
     /// The nodes for which the disk reads.
     reading: BTreeSet<NodeId>,
-    /// Snapshots for other nodes.
+    /// Snapshots for them.
     pub(super) offers: Offers,
 }
 
 impl Transfers {
-    /// Other machines of this process may have fetched over the same links: the process's number distinguishes the
-    /// transfers.
-    pub(super) fn new(run: u64) -> Self {
-        Self {
-            pace: Pace::default(),
-            number: run,
-            serving: BTreeMap::new(),
-            reading: BTreeSet::new(),
-            offers: Offers::default(),
-        }
+    pub(super) fn on_link_down(&mut self, node: NodeId) {
+        self.serving.remove(&node);
     }
 }
 
 /// A transfer to one node.
 #[derive(Debug)]
-pub(crate) struct Serving {
+struct Serving {
     number: u64,
     /// The item that is next, or of which a part is.
     next: Position,
@@ -133,15 +126,28 @@ impl Serving {
     }
 }
 
-impl Machine {
+/// Sends the result to nodes that fetch it.
+pub(super) struct ServeHandler<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) log: &'a ControlLog,
+    pub(super) plane: &'a DataPlane,
+    pub(super) result: &'a mut ResultLog,
+    pub(super) storage: &'a Storage,
+    pub(super) transfers: &'a mut Transfers,
+    pub(super) closing: &'a Closing,
+    pub(super) outputs: &'a mut Outputs,
+    pub(super) now: Time,
+}
+
+impl ServeHandler<'_> {
     /// Handles a request for a part of the result, or more credit for a transfer.
-    pub(super) fn serve(&mut self, to: NodeId, fetch: &Fetch) {
+    pub(super) fn on_fetch(&mut self, to: NodeId, fetch: &Fetch) {
         if fetch.credit == 0 {
-            self.catch_up.transfers.serving.remove(&to);
+            self.transfers.serving.remove(&to);
             return;
         }
-        let now = self.timers.now();
-        let serving = self.catch_up.transfers.serving.entry(to).or_insert_with(|| Serving::new(fetch, now));
+        let now = self.now;
+        let serving = self.transfers.serving.entry(to).or_insert_with(|| Serving::new(fetch, now));
         if serving.number == fetch.number {
             serving.credit = serving.credit.max(fetch.credit);
             (serving.before, serving.used_at) = (fetch.before, now);
@@ -153,7 +159,7 @@ impl Machine {
 
     /// Sends within the credit, at most [`FETCH_BURST_BYTES`] at once.
     fn serve_on(&mut self, to: NodeId) {
-        let Some(mut serving) = self.catch_up.transfers.serving.remove(&to) else { return };
+        let Some(mut serving) = self.transfers.serving.remove(&to) else { return };
         let part_bytes = self.identity.serves.part_bytes;
         let until = serving.credit.min(serving.sent + FETCH_BURST_BYTES);
         let mut waits = serving.is_over;
@@ -176,7 +182,7 @@ impl Machine {
                     }
                 }
                 Step::Snapshot(offering) => {
-                    self.catch_up.transfers.offers.touch(&offering, self.timers.now());
+                    self.transfers.offers.touch(&offering, self.now);
                     serving.next = offering.needed();
                     let (part, rest) = offering.next_part(part_bytes);
                     serving.sent += part_cost(&part);
@@ -191,7 +197,7 @@ impl Machine {
                 }
                 Step::End => serving.is_over = true,
                 Step::Truncated => {
-                    let first = self.first_kept().unwrap_or(self.result.state().index().next());
+                    let first = self.storage.first_kept(self.result).unwrap_or(self.result.state().index().next());
                     (serving.is_over, waits) = (true, true);
                     self.send_fetched(to, Fetched::Truncated { first });
                 }
@@ -201,20 +207,26 @@ impl Machine {
             let end = self.end_of(&serving);
             self.send_fetched(to, end);
         }
-        self.catch_up.transfers.serving.insert(to, serving);
+        self.transfers.serving.insert(to, serving);
         self.keep_for_transfers();
     }
 
     /// `Memory`: retains the entries that live transfers still have to send: otherwise a node whose link is hardly
     /// faster than the growth of the result would never reach its end.
-    pub(super) fn keep_for_transfers(&mut self) {
-        let now = self.timers.now();
+    fn keep_for_transfers(&mut self) {
+        let now = self.now;
         let is_alive = |serving: &&Serving| now.since(serving.used_at) <= SNAPSHOT_PIN_IDLE;
         let first = self.result.retained().first().unwrap_or_default();
-        let needs = self.catch_up.transfers.serving.values().filter(is_alive).map(|serving| serving.needs().next);
+        let needs = self.transfers.serving.values().filter(is_alive).map(|serving| serving.needs().next);
         let needed = needs.filter(|from| *from >= first);
         let needed = needed.min().filter(|_| self.identity.durability == Durability::Memory);
         self.result.need(needed);
+    }
+
+    /// Releases memory once a transfer has ended.
+    pub(super) fn release(&mut self) {
+        self.transfers.offers.purge(self.now);
+        self.keep_for_transfers();
     }
 
     fn next_step(&mut self, to: NodeId, serving: &mut Serving) -> Step {
@@ -243,10 +255,15 @@ impl Machine {
             Part::Item(ApprovedItem::Batch(entry)) => Step::Entry(entry.beginning_at(next.next)),
             Part::End => Step::End,
             Part::Truncated if !serving.is_unreadable && self.read_for(to, next) => Step::Wait,
-            Part::Truncated => match self.offer_snapshot(serving.held) {
-                Some(offering) => Step::Snapshot(offering),
-                None => Step::Truncated,
-            },
+            Part::Truncated => {
+                let (end, first) = (self.result.state().index(), self.storage.first_kept(self.result));
+                let follows = |needed: Index| first.map_or(needed > end, |first| first <= needed);
+                let newest = self.storage.snapshot.as_ref().filter(|newest| follows(newest.begins.index().next()));
+                match self.transfers.offers.offer(serving.held, newest, follows, self.now) {
+                    Some(offering) => Step::Snapshot(offering),
+                    None => Step::Truncated,
+                }
+            }
         }
     }
 
@@ -284,18 +301,18 @@ impl Machine {
             return false;
         }
         // Entries that are already being read answer a later request, if it needs the same ones.
-        if self.catch_up.transfers.reading.insert(to) {
+        if self.transfers.reading.insert(to) {
             self.outputs.push(Output::ReadResult { to, from, bytes_max: self.identity.serves.read_bytes });
         }
         true
     }
 
     /// Handles entries that the disk has read for a node.
-    pub(super) fn result_read(&mut self, to: NodeId, items: Option<Vec<ApprovedItem>>) {
-        if !self.catch_up.transfers.reading.remove(&to) {
+    pub(super) fn on_read(&mut self, to: NodeId, items: Option<Vec<ApprovedItem>>) {
+        if !self.transfers.reading.remove(&to) {
             return;
         }
-        let Some(serving) = self.catch_up.transfers.serving.get_mut(&to) else { return };
+        let Some(serving) = self.transfers.serving.get_mut(&to) else { return };
         match items {
             // It is not synced yet, or a snapshot replaces it: a node that lacks it repeats its request.
             Some(items) if items.is_empty() => return,
@@ -317,5 +334,94 @@ pub(super) fn part_cost(fetched: &Fetched) -> u64 {
         Fetched::Entry { part, .. } | Fetched::Snapshot { part, .. } => part.len() as u64 + FETCH_PART_COST_BYTES,
         Fetched::View(_) => FETCH_PART_COST_BYTES,
         Fetched::End { .. } | Fetched::Truncated { .. } => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Bytes, BytesMut};
+
+    use super::*;
+    use crate::config::Parameters;
+    use crate::id::Seq;
+    use crate::io::{Input, Request};
+    use crate::machine::Machine;
+    use crate::machine::tests::{MEMBER, alone, drain};
+    use crate::slot::{Batch, push_payload};
+
+    /// A group of one with two entries, one message each.
+    fn source() -> Machine {
+        let mut machine = alone(Parameters::default());
+        for seq in 1..=2 {
+            let mut body = BytesMut::new();
+            push_payload(&mut body, b"a message");
+            let batch = Batch { first_seq: Seq(seq), count: 1, body: body.freeze() };
+            machine.handle(machine.timers.now(), Input::Broadcast(batch));
+            drain(&mut machine);
+        }
+        machine
+    }
+
+    fn fetch(number: u64, from: u64, credit: u64) -> Fetch {
+        Fetch { number, from: Index(from), credit, ..Fetch::default() }
+    }
+
+    /// The names of the frames that follow a request, with the index of each.
+    fn answers(machine: &mut Machine, fetch: &Fetch) -> Vec<(&'static str, u64)> {
+        machine.serve().on_fetch(MEMBER, fetch);
+        let answer = |output| match output {
+            Output::Send { to: MEMBER, frame: Frame::Control(ControlFrame::Fetched(fetched)), .. } => {
+                Some(match fetched {
+                    Fetched::Entry { first_index, .. } => ("entry", first_index.0),
+                    Fetched::View(view) => ("view", view.first.0),
+                    Fetched::End { index, .. } => ("end", index.0),
+                    Fetched::Truncated { first } => ("truncated", first.0),
+                    Fetched::Snapshot { index, .. } => ("snapshot", index.0),
+                })
+            }
+            _ => None,
+        };
+        drain(machine).into_iter().filter_map(answer).collect()
+    }
+
+    #[test]
+    fn a_request_is_answered_within_its_credit_and_continues_with_more() {
+        let mut machine = source();
+        assert_eq!(answers(&mut machine, &fetch(1, 1, 1)), [("view", 1), ("end", 2)]);
+        assert_eq!(answers(&mut machine, &fetch(1, 1, 1 << 20)), [("entry", 1), ("entry", 2), ("end", 2)]);
+        assert_eq!(answers(&mut machine, &fetch(1, 1, 1 << 20)), [], "all was sent");
+        assert_eq!(answers(&mut machine, &fetch(2, 2, 1 << 20)), [("view", 1), ("entry", 2), ("end", 2)]);
+    }
+
+    #[test]
+    fn a_request_without_credit_ends_the_transfer() {
+        let mut machine = source();
+        answers(&mut machine, &fetch(1, 1, 1));
+        assert_eq!(answers(&mut machine, &fetch(1, 1, 0)), []);
+        assert!(machine.catch_up.transfers.serving.is_empty());
+        answers(&mut machine, &fetch(1, 1, 1));
+        machine.catch_up.transfers.on_link_down(MEMBER);
+        assert!(machine.catch_up.transfers.serving.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_lacks_dropped_entries_receives_a_snapshot_or_learns_the_first_kept_index() {
+        let mut machine = source();
+        machine.forget_retained();
+        assert_eq!(answers(&mut machine, &fetch(1, 1, 1 << 20)), [("truncated", 3)]);
+        let mut machine = source();
+        machine.result.checkpoint();
+        let request = Request::Snapshot { index: Index(2), state: Bytes::from_static(b"state") };
+        machine.handle(machine.timers.now(), Input::Request(request));
+        machine.forget_retained();
+        let said = answers(&mut machine, &fetch(1, 1, 1 << 20));
+        assert!(!said.is_empty() && said.iter().all(|part| *part == ("snapshot", 2)), "{said:?}");
+    }
+
+    #[test]
+    fn entries_from_the_disk_are_sent_only_while_they_are_awaited() {
+        let mut machine = source();
+        machine.serve().on_read(MEMBER, Some(Vec::new()));
+        assert!(drain(&mut machine).is_empty());
     }
 }

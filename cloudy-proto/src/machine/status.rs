@@ -298,7 +298,7 @@ impl Machine {
     fn reaches_view(&self) -> bool {
         let member = self.plane.place();
         let is_complete = member.is_some_and(Member::is_complete);
-        let is_fetched = self.catch_up.fetching.as_ref().is_some_and(|fetching| fetching.reaches);
+        let is_fetched = self.catch_up.fetches.reaches_view();
         is_complete || is_fetched || !self.identity.rules.holds(Rule::RejectedIsReached)
     }
 }

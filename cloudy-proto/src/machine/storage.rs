@@ -2,9 +2,10 @@
 
 use crate::config::Durability;
 use crate::id::Index;
-use crate::machine::durable::Syncs;
+use crate::machine::durable::{Syncs, fetched_bytes};
 use crate::machine::retention::Retention;
 use crate::records::Records;
+use crate::result_log::ResultLog;
 use crate::stored::StoredSnapshot;
 
 /// The storage of this node.
@@ -26,5 +27,18 @@ impl Storage {
             retention: Retention::new(retain_bytes, begins),
             snapshot: None,
         }
+    }
+    /// The first index that can be sent to others, if there is any: from memory or from the disk.
+    pub(super) fn first_kept(&self, result: &ResultLog) -> Option<Index> {
+        let retained = result.retained().first();
+        match self.records.are_stored() {
+            false => retained,
+            true => retained.map(|first| first.min(self.retention.stored_from())),
+        }
+    }
+
+    /// Bytes of the fetched result that wait for the disk.
+    pub(super) fn unsynced_fetch_bytes(&self) -> u64 {
+        self.syncs.fetched_bytes() + fetched_bytes(self.records.waiting())
     }
 }

@@ -155,7 +155,7 @@ mod tests {
         });
         let ticket = tickets.last().expect("it stores that the view is wedged");
         assert_eq!(machine.wedge().due_answer(), None);
-        machine.persisted(ticket);
+        machine.on_persisted(ticket);
         // This node coordinates: an answer to another node is void by then.
         assert!(
             machine

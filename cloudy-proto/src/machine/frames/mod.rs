@@ -35,7 +35,7 @@ impl Machine {
         match (stream, frame) {
             (Stream::Lane { lane, .. }, Frame::Lane(frame)) => self.take_lane(from, lane, frame),
             (Stream::Tally { .. }, Frame::Tally(frame)) => self.take_tally(from, frame),
-            (Stream::Result, Frame::Control(ControlFrame::Fetched(fetched))) => self.take_fetched(from, fetched),
+            (Stream::Result, Frame::Control(ControlFrame::Fetched(fetched))) => self.on_fetched(from, fetched),
             (Stream::Control, Frame::Control(frame)) => self.take_control(from, frame),
             _ => self.breach(from, format!("a frame that does not belong on {stream:?}")),
         }
@@ -173,7 +173,7 @@ impl Machine {
             ControlFrame::Wedge { view, last, again } => self.on_wedge(from, (view, last), again),
             ControlFrame::Wedging { view } => self.view_change().on_wedging(from, view),
             ControlFrame::Wedged(wedged) => self.view_change().on_wedged(from, wedged),
-            ControlFrame::Fetch(fetch) => self.serve(from, &fetch),
+            ControlFrame::Fetch(fetch) => self.serve().on_fetch(from, &fetch),
             ControlFrame::Fetched(_) => self.breach(from, "a part of a result on the control stream".to_owned()),
             ControlFrame::Final { result, report } => self.reported(from, result, report),
             ControlFrame::End => self.asked_to_end(from),
