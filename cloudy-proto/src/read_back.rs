@@ -9,7 +9,7 @@ use crate::id::{ConsensusId, Index, LogIndex, Rank, Round, ViewId};
 use crate::rules::{Rule, Rules};
 use crate::slot::{Batch, Slot};
 use crate::stored::{LogBase, Record, StoredBase, StoredEntry, StoredSnapshot, Vote};
-use crate::view::{InstalledView, Place};
+use crate::view::{InstalledView, Place, View};
 use crate::walk::ResultState;
 use crate::wire::{CommandError, ConsensusEntry, decode_command, decode_log_state};
 
@@ -86,6 +86,11 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// The first index of a view, if the stored result reaches it.
+    pub(crate) fn first_of(&self, view: &View) -> Option<Index> {
+        (self.complete.0 == view.id).then_some(self.complete.1)
+    }
+
     /// Takes a record, in the order in which they were given out.
     ///
     /// # Errors

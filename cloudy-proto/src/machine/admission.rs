@@ -174,7 +174,7 @@ mod tests {
         let last_numbers = (0..runs as u64).map(|run| ((NodeId([8; 32]), Incarnation(run)), Seq(1))).collect();
         let base = StoredBase { base: ResultBase { last_numbers, ..ResultBase::default() }, ..StoredBase::default() };
         machine.result.resume_at(&base);
-        machine.link_up(NEWCOMER, Default::default());
+        machine.on_link_up(NEWCOMER, Default::default());
         let join = ControlFrame::Join { run: 7, observer: false, result: Checkpoint::default(), level: WIRE_VERSION };
         let (incarnation, frame) = (Incarnation(0), Frame::Control(join));
         machine

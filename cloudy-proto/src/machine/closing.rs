@@ -8,10 +8,20 @@ use crate::digest::Checkpoint;
 use crate::id::NodeId;
 use crate::io::Event;
 use crate::limits::{LINGER, REPORT_BYTES_MAX};
-use crate::machine::Machine;
+use crate::machine::arrival::Arrival;
+use crate::machine::control_log::ControlLog;
+use crate::machine::coordinating::Coordinating;
+use crate::machine::data_plane::DataPlane;
 use crate::machine::departure::Departure;
-use crate::machine::timers::Timer;
-use crate::rules::Rule;
+use crate::machine::identity::Identity;
+use crate::machine::peers::Peers;
+use crate::machine::send_control;
+use crate::machine::storage::Storage;
+use crate::machine::timeouts::Timeouts;
+use crate::machine::timers::{Timer, Timers};
+use crate::machine::tracking::CoordinatorTracking;
+use crate::outputs::Outputs;
+use crate::result_log::ResultLog;
 use crate::session::Session;
 use crate::wire::ControlFrame;
 
@@ -79,171 +89,149 @@ impl Closing {
         core::mem::take(&mut self.is_delayed)
     }
 
+    /// Notes a peer that reported that the group is closed.
+    pub(super) fn on_told(&mut self, by: NodeId) {
+        self.told_by = Some(by);
+    }
+
     /// The last peer that reported that the group is closed.
     pub(super) fn told_by(&self) -> Option<NodeId> {
         self.told_by
     }
 }
 
-impl Machine {
-    /// Whether the group is closed in the control log here.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.log.state().is_closed()
-    }
+/// Closes the group: the last view change, and reports of the final result.
+pub(super) struct CloseHandler<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) log: &'a mut ControlLog,
+    pub(super) coordinating: &'a mut Option<Coordinating>,
+    pub(super) tracking: &'a mut CoordinatorTracking,
+    pub(super) arrival: &'a Arrival,
+    pub(super) peers: &'a Peers,
+    pub(super) plane: &'a DataPlane,
+    pub(super) result: &'a mut ResultLog,
+    pub(super) storage: &'a Storage,
+    pub(super) session: &'a mut Option<Session>,
+    pub(super) closing: &'a mut Closing,
+    pub(super) outputs: &'a mut Outputs,
+    pub(super) timers: &'a mut Timers,
+}
 
-    /// The final result, once it is complete here.
-    #[must_use]
-    pub fn final_result(&self) -> Option<Checkpoint> {
-        self.closing.final_result()
-    }
-
-    /// Whether the control log lists a node as part of this group, at present or earlier.
-    #[must_use]
-    pub fn knows(&self, node: NodeId) -> bool {
-        self.log.state().creator() == Some(node)
-            || self.log.state().incarnation(node).is_some()
-            || self.log.state().was_member(node)
-    }
-
-    /// The answer to a node that requests the group by its name; none before the group's log begins.
-    #[must_use]
-    pub fn running(&self) -> Option<ControlFrame> {
-        let (name, durability) = (self.identity.name.clone(), self.identity.durability);
-        self.log.state().creator().map(|creator| ControlFrame::Running { name, creator, durability })
-    }
-
-    /// Releases the memory of the result for other nodes. They receive it from the disk, if the group is on disk.
-    pub fn forget_retained(&mut self) {
-        self.result.forget_retained();
-    }
-
-    /// Bytes of the result in memory for other nodes.
-    #[must_use]
-    pub fn retained_bytes(&self) -> u64 {
-        self.result.retained().bytes()
-    }
-
-    /// Makes this node only answer: nothing else is agreed on.
-    pub(super) fn retire(&mut self) {
-        if self.log.state().is_closed() && (self.log.voter().is_some() || self.is_coordinator()) {
-            self.log.stop_voting();
-            self.coordinating = None;
-            self.timers.stop_all_but_fetch();
+/// The last view change.
+impl CloseHandler<'_> {
+    /// Handles the application's request to close the group. True if this node coordinates and has to begin.
+    pub(super) fn on_request(&mut self) -> bool {
+        self.closing.want();
+        if let Some(coordinator) = self.tracking.linked(self.identity.me, self.peers)
+            && self.coordinating.is_none()
+        {
+            send_control(self.peers, self.outputs, coordinator, ControlFrame::End);
         }
+        self.coordinating.is_some()
     }
 
-    /// Answers a peer of a closed group.
-    pub(super) fn say_ended(&mut self, to: NodeId) {
-        if self.identity.rules.holds(Rule::EndIsTold) {
-            self.send_control(to, ControlFrame::Ended);
-        }
+    /// Handles another node's request to close the group. True if this node has to begin.
+    pub(super) fn on_peer_request(&mut self, from: NodeId) -> bool {
+        let belongs = self.peers.is_observer(from) || self.tracking.is_known(from, self.log);
+        // The node sends its request to the next coordinator as well.
+        let hands_over = self.closing.departure().hands_over(self.identity.me, self.log);
+        self.coordinating.is_some() && !hands_over && belongs
     }
 
-    /// Handles a peer's report that the group is closed: requests the rest of the log, or the final result.
-    pub(super) fn take_ended(&mut self, from: NodeId) {
-        self.closing.told_by = Some(from);
-        if !self.log.state().is_closed() {
-            return self.coordinator().send_follow(from);
-        }
-        self.fetch().on_source(from);
-    }
-
-    /// Coordinator: closes the group by a last view change, after one in progress.
-    pub(super) fn begin_stop(&mut self) {
-        if !self.is_coordinator() || self.closing.is_stopping() {
-            return;
+    /// Coordinator: begins to close the group. True if the last view change has to start, after one in progress.
+    pub(super) fn begin(&mut self) -> bool {
+        if self.coordinating.is_none() || self.closing.is_stopping() {
+            return false;
         }
         if self.log.state().view().is_none() {
             // The group was not created: the nodes that accepted are notified.
-            return self.propose(&Command::Close);
+            self.log.propose(&Command::Close);
+            return false;
         }
         self.timers.stop(Timer::Period);
         self.enter_stop();
-        self.view_change().start(true);
+        true
     }
 
     pub(super) fn enter_stop(&mut self) {
         if self.closing.on_stop() {
             self.session.iter_mut().for_each(Session::on_stop);
-            self.event(Event::Stop);
+            self.outputs.event(Event::Stop);
         }
     }
 
     /// Notes that the last view is in force: members report from then on, for a while.
-    pub(super) fn last_installed(&mut self) {
+    pub(super) fn on_last_view(&mut self) {
         self.enter_stop();
-        if self.is_coordinator() {
-            self.set_timer(Timer::Linger, LINGER);
+        if self.coordinating.is_some() {
+            self.timers.set(Timer::Linger, self.timers.now() + LINGER);
         }
     }
+}
 
-    /// Finishes a complete result.
-    pub(super) fn finish(&mut self) {
-        let result = self.result.checkpoint();
-        self.final_at(result);
-    }
-
-    /// Finishes a result that is complete by another node's report. If the result begins after index 1 here, only that
-    /// node knows the digest, and if it ends before that index also the length.
-    pub(super) fn finish_with(&mut self, theirs: Checkpoint) {
-        let result = if self.identity.reads_all { self.result.checkpoint() } else { theirs };
-        self.final_at(result);
-    }
-
-    fn final_at(&mut self, result: Checkpoint) {
+/// The final result.
+impl CloseHandler<'_> {
+    /// Notes that the result is final here. `theirs` is another node's report: if the result begins after index 1 here,
+    /// only that node knows the digest, and if it ends before that index also the length.
+    pub(super) fn on_final(&mut self, theirs: Option<Checkpoint>) {
+        let result = match theirs {
+            Some(theirs) if !self.identity.reads_all => theirs,
+            _ => self.result.checkpoint(),
+        };
         self.closing.final_result = Some(result);
-        self.divergence().compare_final();
-        if self.outputs.is_halted() {
-            return;
-        }
-        let approved = self.last_approved();
+    }
+
+    /// Notifies the application that the result is final here.
+    pub(super) fn report_final(&mut self) {
+        let Some(result) = self.closing.final_result else { return };
+        let approved = self.result.state().last_seq(self.identity.me, self.identity.incarnation);
         if self.plane.outbox().last_seq() > approved {
-            self.event(Event::Rejected { from: approved.next() });
+            self.outputs.event(Event::Rejected { from: approved.next() });
         }
-        self.event(Event::Final { result });
+        self.outputs.event(Event::Final { result });
         if self.arrival.observes() {
-            self.say_report();
+            self.send_report();
         }
         if self.closing.take_delayed() {
-            self.event(Event::Closed);
+            self.outputs.event(Event::Closed);
         }
     }
 
     /// Takes the application's report on the final result.
-    pub(super) fn take_report(&mut self, mut report: Bytes) {
+    pub(super) fn on_own_report(&mut self, mut report: Bytes) {
         report.truncate(REPORT_BYTES_MAX);
         self.closing.report = Some(report);
-        self.say_report();
+        self.send_report();
     }
 
     /// Sends the final result to the coordinator; repeated on every new link.
-    pub(super) fn say_report(&mut self) {
+    pub(super) fn send_report(&mut self) {
         let (result, report) = match self.arrival.joining() {
             // It only tells the coordinator not to wait for this node.
             Some(joining) if joining.observes() => {
-                let ended = self.log.state().view().is_some_and(|view| view.last);
+                let is_last = self.log.state().view().is_some_and(|view| view.last);
                 let seen = self.closing.final_result.or_else(|| (!joining.reads()).then(Checkpoint::default));
-                (seen.filter(|_| ended), Some(Bytes::new()))
+                (seen.filter(|_| is_last), Some(Bytes::new()))
             }
             _ => (self.closing.final_result, self.closing.report.clone()),
         };
         let (Some(result), Some(report)) = (result, report) else { return };
-        if self.is_coordinator() {
-            self.reported(self.identity.me, result, report);
-        } else if self.has_coordinator() {
-            self.send_control(self.tracking.node(), ControlFrame::Final { result, report });
+        if self.coordinating.is_some() {
+            self.on_report(self.identity.me, result, report);
+        } else if let Some(coordinator) = self.tracking.linked(self.identity.me, self.peers) {
+            send_control(self.peers, self.outputs, coordinator, ControlFrame::Final { result, report });
         }
     }
 
-    pub(super) fn reported(&mut self, node: NodeId, result: Checkpoint, report: Bytes) {
-        let Some(coordinating) = &mut self.coordinating else { return };
+    /// Coordinator: handles a node's final result.
+    pub(super) fn on_report(&mut self, node: NodeId, result: Checkpoint, report: Bytes) {
+        let Some(coordinating) = self.coordinating else { return };
         if self.peers.is_observer(node) {
             coordinating.on_observer_finished(node);
             return self.try_close();
         }
         if !self.log.state().has_reported(node) && coordinating.propose_report(node) {
-            self.propose(&Command::Report { node, result, report });
+            self.log.propose(&Command::Report { node, result, report });
         }
     }
 
@@ -251,31 +239,107 @@ impl Machine {
     pub(super) fn try_close(&mut self) {
         let lingers = self.timers.is_set(Timer::Linger);
         // Observers fetch the rest within the linger, or are not awaited.
-        let Some(coordinating) = &self.coordinating else { return };
+        let Some(coordinating) = self.coordinating else { return };
+        let timeouts = Timeouts::new(self.identity, self.log, self.peers, self.storage, self.timers.now());
         let observed = self.peers.observers().iter().any(|node| !coordinating.has_finished(*node));
-        if lingers && !observed && !self.log.state().unreported().any(|node| self.timeouts().seems_alive(node)) {
+        if lingers && !observed && !self.log.state().unreported().any(|node| timeouts.seems_alive(node)) {
             self.close();
         }
     }
 
-    pub(super) fn linger_over(&mut self) {
-        self.close();
-    }
-
-    fn close(&mut self) {
+    /// Closes the log, at the coordinator.
+    pub(super) fn close(&mut self) {
         self.timers.stop(Timer::Linger);
-        self.propose(&Command::Close);
+        if self.coordinating.is_some() {
+            self.log.propose(&Command::Close);
+        }
     }
+}
 
-    /// Ends the log. A node that still fetches the final result continues to do so.
-    pub(super) fn closed(&mut self) {
+/// The closed log.
+impl CloseHandler<'_> {
+    /// Notes that the log is closed. A node that still fetches the final result continues to do so.
+    pub(super) fn on_closed(&mut self) {
         for timer in [Timer::Heartbeat, Timer::Seek, Timer::Join, Timer::Rejoin, Timer::Leave] {
             self.timers.stop(timer);
         }
         self.tracking.on_closed();
-        self.leaving().try_finish();
-        if self.closing.on_closed(self.catch_up.fetches.is_fetching()) {
-            self.event(Event::Closed);
+    }
+
+    /// Notifies the application that the group is closed, at once or when the result is final.
+    pub(super) fn report_closed(&mut self, is_fetching: bool) {
+        if self.closing.on_closed(is_fetching) {
+            self.outputs.event(Event::Closed);
         }
+    }
+
+    /// Makes this node only answer: nothing else is agreed on.
+    pub(super) fn retire(&mut self) {
+        if self.log.state().is_closed() && (self.log.voter().is_some() || self.coordinating.is_some()) {
+            self.log.stop_voting();
+            *self.coordinating = None;
+            self.timers.stop_all_but_fetch();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Parameters;
+    use crate::io::{Frame, Output};
+    use crate::machine::Machine;
+    use crate::machine::tests::{COORDINATOR, MEMBER, drain, pair};
+
+    const STRANGER: NodeId = NodeId([9; 32]);
+
+    fn events(machine: &mut Machine) -> Vec<Event> {
+        let event = |output| if let Output::Event(event) = output { Some(event) } else { None };
+        drain(machine).into_iter().filter_map(event).collect()
+    }
+
+    #[test]
+    fn a_group_is_closed_once_by_its_coordinator_for_a_node_of_the_group() {
+        let (mut coordinator, mut member) = pair(Parameters::default());
+        assert!(coordinator.close().on_peer_request(MEMBER) && !coordinator.close().on_peer_request(STRANGER));
+        assert!(!member.close().on_peer_request(COORDINATOR) && !member.close().begin(), "it does not coordinate");
+        assert!(coordinator.close().begin() && !coordinator.close().begin(), "it has begun");
+        assert_eq!(events(&mut coordinator), [Event::Stop]);
+    }
+
+    #[test]
+    fn a_member_requests_the_close_from_a_linked_coordinator() {
+        let (mut coordinator, mut member) = pair(Parameters::default());
+        assert!(coordinator.close().on_request() && !member.close().on_request());
+        let request = |output: &Output| {
+            matches!(output, Output::Send { to: COORDINATOR, frame: Frame::Control(ControlFrame::End), .. })
+        };
+        assert_eq!(drain(&mut member).iter().filter(|output| request(output)).count(), 1);
+        member.peers.on_link_down(COORDINATOR, true);
+        member.close().on_request();
+        assert!(member.closing.is_wanted() && !drain(&mut member).iter().any(request));
+    }
+
+    #[test]
+    fn a_final_result_is_taken_from_another_node_only_by_a_node_that_began_late() {
+        let (mut coordinator, _) = pair(Parameters::default());
+        let theirs = Checkpoint { index: crate::id::Index(9), digest: crate::digest::Digest(7) };
+        coordinator.close().on_final(Some(theirs));
+        assert_ne!(coordinator.closing.final_result(), Some(theirs));
+        coordinator.identity.reads_all = false;
+        coordinator.close().on_final(Some(theirs));
+        assert_eq!(coordinator.closing.final_result(), Some(theirs));
+        coordinator.close().report_final();
+        assert_eq!(events(&mut coordinator), [Event::Final { result: theirs }]);
+    }
+
+    #[test]
+    fn the_close_is_reported_when_the_result_is_final() {
+        let (mut coordinator, _) = pair(Parameters::default());
+        coordinator.close().report_closed(true);
+        assert_eq!(events(&mut coordinator), [], "it still fetches");
+        coordinator.close().on_final(None);
+        coordinator.close().report_final();
+        assert_eq!(events(&mut coordinator).last(), Some(&Event::Closed));
     }
 }

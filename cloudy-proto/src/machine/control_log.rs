@@ -9,6 +9,7 @@ use crate::control::{Applied, ControlState, Voter};
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId};
 use crate::io::VotesLost;
 use crate::limits::{LOG_ENTRIES_PER_FRAME_MAX, MEMBERS_MAX};
+use crate::machine::identity::Identity;
 use crate::records::Records;
 use crate::rules::Rules;
 use crate::stored::Record;
@@ -70,9 +71,32 @@ impl ControlLog {
         self.state.level().max(WireVersions::CURRENT.min)
     }
 
+    /// Checks whether this node supports the feature level of the group.
+    pub(super) fn check_level(&self, identity: &Identity) -> Result<(), CommandError> {
+        let (level, supported) = (self.state.level(), identity.level_max);
+        if level > supported { Err(CommandError::Level { level, supported }) } else { Ok(()) }
+    }
+
     /// Whether the log lists an incarnation of the node, or the node as the creator.
     pub(super) fn lists(&self, node: NodeId) -> bool {
         self.state.incarnation(node).is_some() || self.state.creator() == Some(node)
+    }
+
+    /// Whether the log lists a node as part of this group, at present or earlier.
+    pub(super) fn knows(&self, node: NodeId) -> bool {
+        self.lists(node) || self.state.was_member(node)
+    }
+
+    /// The incarnation under which the log lists this process.
+    pub(super) fn incarnation_of(&self, identity: &Identity) -> Option<Incarnation> {
+        let listed = self.state.incarnation(identity.me);
+        listed.filter(|_| self.state.is_latest_run(identity.me, identity.run))
+    }
+
+    /// The answer to a node that requests the group by its name; none before the log begins.
+    pub(super) fn running_frame(&self, identity: &Identity) -> Option<ControlFrame> {
+        let (name, durability) = (identity.name.clone(), identity.durability);
+        self.state.creator().map(|creator| ControlFrame::Running { name, creator, durability })
     }
 
     #[cfg(feature = "mutations")]

@@ -7,7 +7,7 @@ use crate::id::{ConsensusId, LogIndex, NodeId, ViewId};
 use crate::machine::control_log::ControlLog;
 use crate::machine::peers::Peers;
 use crate::machine::send_control;
-use crate::machine::slow_down::SlowLearners;
+use crate::machine::slow_learners::SlowLearners;
 use crate::outputs::Outputs;
 use crate::time::Time;
 use crate::view::View;

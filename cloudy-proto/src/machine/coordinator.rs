@@ -3,7 +3,8 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use crate::id::NodeId;
+use crate::command::Command;
+use crate::id::{LogIndex, NodeId};
 use crate::io::{Event, VotesLost};
 use crate::machine::arrival::Arrival;
 use crate::machine::control_log::ControlLog;
@@ -57,6 +58,34 @@ impl CoordinatorHandler<'_> {
             self.outputs.event(Event::Coordinator { node: from });
         }
         true
+    }
+
+    /// Notes that this node coordinates in a term, and proposes its own place in the log.
+    pub(super) fn on_lead(&mut self, term: u64) {
+        let me = self.identity.me;
+        self.tracking.on_lead(me, term);
+        self.on_in_reach();
+        if self.log.state().creator().is_none() && self.arrival.creation().is_some() {
+            self.log.propose(&Command::Created { creator: me });
+        }
+        self.outputs.event(Event::Coordinator { node: me });
+        if self.arrival.joins_ring() && !self.log.state().is_latest_run(me, self.identity.run) {
+            // A restarted process may lead the voters before it has a place on the ring.
+            self.log.propose(&Command::Incarnate { node: me, run: self.identity.run });
+        }
+    }
+
+    /// Answers a request for the log from an entry on with the known entries, at a node that does not coordinate.
+    pub(super) fn on_follow(&mut self, from: NodeId, next: LogIndex) {
+        let mut first = next;
+        let frames = self.log.frames_after(&mut first);
+        frames.into_iter().for_each(|frame| send_control(self.peers, self.outputs, from, frame));
+        send_control(self.peers, self.outputs, from, ControlFrame::Resigned);
+        if next > self.log.state().next() && self.identity.rules.holds(Rule::AskedAsksBack) {
+            // A node that requests these entries knows more. It need not be on the ring: a former member may not know
+            // yet that the log continues without a voter that is gone.
+            self.send_follow(from);
+        }
     }
 
     /// Handles a kept claim again, because more of the log is known. True if this node has to report to its node.

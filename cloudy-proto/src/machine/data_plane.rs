@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use crate::id::{Round, ViewId};
+use crate::machine::slow_learners::SlowDown;
 use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::result_log::ResultLog;
@@ -25,6 +26,8 @@ pub(super) struct DataPlane {
     ready_reported: ViewId,
     /// The time after which a wait of the result is reported next.
     next_wait: Duration,
+    /// The limit on what this member sends, while the group slows down.
+    pub(super) slow_down: SlowDown,
     /// Number of confirmations in the views before.
     earlier_confirmations: u64,
 }

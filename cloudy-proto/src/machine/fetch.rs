@@ -287,7 +287,7 @@ mod tests {
         member.fetch().on_link_down(COORDINATOR);
         assert!(member.catch_up.fetches.transfer().is_none() && requests(&mut member).is_empty());
         let now = member.timers.now();
-        member.peers.on_link_up(COORDINATOR, Vec::new(), now);
+        member.peers.on_link_up(COORDINATOR, Default::default(), now);
         member.fetch().on_link_up(COORDINATOR);
         let sent = requests(&mut member);
         assert!(matches!(&sent[..], [(COORDINATOR, fetch)] if fetch.number != first.number), "{sent:?}");

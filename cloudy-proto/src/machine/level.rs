@@ -5,45 +5,50 @@ use std::collections::BTreeSet;
 
 use crate::command::Command;
 use crate::id::NodeId;
-use crate::machine::Machine;
-use crate::wire::CommandError;
+use crate::machine::control_log::ControlLog;
+use crate::machine::coordinating::Coordinating;
+use crate::machine::identity::Identity;
+use crate::time::Time;
 
 /// The time for which the level waits for a member that was evicted.
 const ABSENCE_MAX: Duration = Duration::from_secs(10 * 60);
 
-impl Machine {
+/// Raises the feature level, at the coordinator.
+pub(super) struct LevelHandler<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) log: &'a mut ControlLog,
+    pub(super) coordinating: &'a mut Option<Coordinating>,
+    pub(super) now: Time,
+}
+
+impl LevelHandler<'_> {
     /// Coordinator: raises the feature level once every member and every voter supports a higher one, and no member was
-    /// evicted in the last minutes: it may return with the release before.
-    pub(super) fn raise_level(&mut self) {
+    /// evicted in the last minutes: it may return with the release before. True if that was proposed.
+    pub(super) fn raise(&mut self) -> bool {
         let (me, own, level) = (self.identity.me, self.identity.level_max, self.log.level());
         if own <= level {
-            return;
+            return false;
         }
-        let Some(coordinating) = &mut self.coordinating else { return };
-        let Some(view) = self.log.state().view().filter(|view| !view.last) else { return };
+        let Some(coordinating) = self.coordinating else { return false };
+        let Some(view) = self.log.state().view().filter(|view| !view.last) else { return false };
         let log = self.log.state();
         let is_former = |node: &NodeId| view.rank_of(*node).is_none() && !log.has_left(*node);
         let former: BTreeSet<NodeId> = log.members().filter(is_former).collect();
-        if coordinating.misses(&former, self.timers.now(), ABSENCE_MAX) {
-            return;
+        if coordinating.misses(&former, self.now, ABSENCE_MAX) {
+            return false;
         }
         let members = view.ring.iter().map(|member| member.node);
         let voters = self.log.state().electors().map(|(_, node, _)| node);
         let supported = |node: NodeId| if node == me { Some(own) } else { coordinating.level_of(node) };
         // None while a node has not reported its level in this term.
         let common = members.chain(voters).try_fold(own, |least, node| Some(least.min(supported(node)?)));
-        if let Some(common) = common.filter(|common| *common > level && coordinating.propose_level(*common)) {
-            self.log.propose(&Command::Level { level: common });
-            #[cfg(feature = "next-version")]
-            self.log.propose(&Command::Next);
-            self.run_consensus();
-        }
-    }
-
-    /// Checks whether this node supports the feature level of the group.
-    pub(super) fn check_level(&self) -> Result<(), CommandError> {
-        let (level, supported) = (self.log.state().level(), self.identity.level_max);
-        if level > supported { Err(CommandError::Level { level, supported }) } else { Ok(()) }
+        let Some(common) = common.filter(|common| *common > level && coordinating.propose_level(*common)) else {
+            return false;
+        };
+        self.log.propose(&Command::Level { level: common });
+        #[cfg(feature = "next-version")]
+        self.log.propose(&Command::Next);
+        true
     }
 }
 
@@ -77,13 +82,19 @@ mod tests {
         sent.collect()
     }
 
+    fn raise(machine: &mut Machine) {
+        if machine.level().raise() {
+            machine.run_consensus();
+        }
+    }
+
     /// A coordinator that supports the next level, after its member has named the level that it supports.
     fn coordinator(of_member: u16) -> (Machine, Machine) {
         let (mut coordinator, member) = pair(Parameters::default());
         coordinator.identity.level_max = NEXT;
         let next = coordinator.log.state().next();
         hear(&mut coordinator, MEMBER, ControlFrame::Follow { next, voter: ConsensusId(0), level: of_member });
-        coordinator.raise_level();
+        raise(&mut coordinator);
         (coordinator, member)
     }
 
@@ -94,7 +105,7 @@ mod tests {
         let next = coordinator.log.state().next();
         let mut follow = |level| {
             hear(&mut coordinator, MEMBER, ControlFrame::Follow { next, voter: ConsensusId(0), level });
-            coordinator.raise_level();
+            raise(&mut coordinator);
             coordinator.log.level()
         };
         assert_eq!([NEXT, WIRE_VERSION].map(&mut follow), [NEXT, NEXT]);
@@ -144,7 +155,7 @@ mod tests {
     #[test]
     fn a_joiner_below_the_level_is_refused_in_words() {
         let (mut coordinator, _) = coordinator(NEXT);
-        coordinator.link_up(JOINER, Default::default());
+        coordinator.on_link_up(JOINER, Default::default());
         let mut join = |level| {
             let join = ControlFrame::Join { run: 7, observer: false, result: Checkpoint::default(), level };
             let reason = sent(hear(&mut coordinator, JOINER, join), JOINER).into_iter().find_map(|frame| match frame {
@@ -164,7 +175,7 @@ mod tests {
         let (coordinator, mut member) = coordinator(NEXT);
         let state = crate::wire::encode_log_state(&coordinator.log.state().log_state());
         let index = LogIndex(coordinator.log.state().next().0 - 1);
-        let skipped = member.skip_log(index, 1, state);
+        let skipped = member.on_log_state(index, 1, state);
         assert_eq!(skipped, Err(CommandError::Level { level: NEXT, supported: WIRE_VERSION }));
         assert_eq!(member.log.level(), NEXT);
     }

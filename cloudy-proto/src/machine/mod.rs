@@ -10,12 +10,12 @@ mod complete;
 mod config;
 mod consensus;
 mod control_log;
-mod coordinate;
 mod coordinating;
 mod coordinator;
 mod creation;
 mod data_plane;
 mod departure;
+mod dispatch;
 mod divergence;
 mod durable;
 mod electorate;
@@ -23,8 +23,6 @@ mod evictions;
 mod fetch;
 mod fetched;
 mod fetching;
-mod frames;
-mod handlers;
 mod identity;
 mod incoming;
 mod install;
@@ -33,7 +31,6 @@ mod keep_up;
 mod leave;
 mod level;
 mod links;
-mod log;
 mod next_view;
 mod offers;
 mod pace;
@@ -44,9 +41,11 @@ mod restore;
 mod retention;
 mod serve;
 mod slow_down;
+mod slow_learners;
 mod snapshot;
 mod status;
 mod storage;
+mod syncs;
 #[cfg(test)]
 mod tests;
 mod timeouts;
@@ -57,9 +56,12 @@ mod wedge;
 use crate::config::Durability;
 use crate::control::Voter;
 use crate::delivery::Delivery;
+use crate::digest::Checkpoint;
 use crate::due::{Cause, Due};
-use crate::id::{GroupId, Incarnation, Index, NodeId, Seq, ViewId};
-use crate::io::{Admission, Event, Frame, Input, Output, Request};
+#[cfg(feature = "mutations")]
+use crate::id::LogIndex;
+use crate::id::{GroupId, Incarnation, Index, MessageId, NodeId, Seq, ViewId};
+use crate::io::{Admission, Event, Frame, Input, Outcome, Output, Status};
 use crate::limits::CONSENSUS_TICK;
 use crate::member::Member;
 use crate::outputs::Outputs;
@@ -67,9 +69,8 @@ use crate::result_log::ResultLog;
 use crate::session::Session;
 use crate::stored::Record;
 use crate::time::Time;
-use crate::view::InstalledView;
 use crate::view_change::ViewChange;
-use crate::wire::{ControlFrame, Fetched, Heartbeat, Stream};
+use crate::wire::{ControlFrame, Heartbeat, Stream};
 use arrival::Arrival;
 use catch_up::CatchUp;
 use closing::Closing;
@@ -77,11 +78,9 @@ use control_log::ControlLog;
 use coordinating::Coordinating;
 use core::time::Duration;
 use data_plane::DataPlane;
-use fetched::Reached;
 use identity::Identity;
 use leave::Release;
 use peers::Peers;
-use slow_down::SlowDown;
 use storage::Storage;
 use timeouts::Timeouts;
 use timers::{Timer, Timers};
@@ -108,7 +107,6 @@ pub struct Machine {
     session: Option<Session>,
     catch_up: CatchUp,
     closing: Closing,
-    slow_down: SlowDown,
     timers: Timers,
     due: Due,
 }
@@ -136,7 +134,6 @@ impl Machine {
             session: None,
             catch_up: CatchUp::new(config.run),
             closing: Closing::default(),
-            slow_down: SlowDown::default(),
             timers: Timers::default(),
             due: Due::default(),
             identity: Identity {
@@ -175,21 +172,26 @@ impl Machine {
     /// The only way in.
     pub fn handle(&mut self, now: Time, input: Input) {
         debug_assert!(now >= self.timers.now(), "time never runs backwards");
-        self.notice_sleep(now);
+        if let Some(view) = self.log.state().view() {
+            let (passed, heartbeat) = (now.since(self.timers.now()), view.parameters.heartbeat);
+            if passed > heartbeat {
+                self.links().on_late(now, passed, heartbeat);
+            }
+        }
         self.timers.advance(now);
         if self.outputs.is_halted() {
             return;
         }
-        self.due.set_if(Cause::Outputs, !frames::only_tallies(&input));
+        self.due.set_if(Cause::Outputs, !dispatch::only_tallies(&input));
         match input {
-            Input::LinkUp { peer, addresses, advertised } => self.link_up(peer, (addresses, advertised)),
-            Input::LinkDown { peer } => self.link_down(peer),
+            Input::LinkUp { peer, addresses, advertised } => self.on_link_up(peer, (addresses, advertised)),
+            Input::LinkDown { peer } => self.on_link_down(peer),
             Input::Frame { from, incarnation, stream, frame } => self.take_frame(from, incarnation, stream, frame),
             Input::Arriving { from, stream, bytes } => self.take_arriving(from, stream, bytes),
             Input::Alive { peer, since } => self.take_alive(peer, since),
             Input::Broadcast(batch) => self.plane.outbox_mut().push(batch),
             Input::Waits { cost_bytes } => self.plane.outbox_mut().set_outside(cost_bytes),
-            Input::Request(request) => self.take_request(request),
+            Input::Request(request) => self.on_request(request),
             Input::Persisted { ticket } => self.on_persisted(ticket),
             Input::ResultRead { to, items } => self.serve().on_read(to, items),
             Input::Timeout => self.run_timers(),
@@ -318,6 +320,61 @@ impl Machine {
         Seq(self.plane.outbox().last_seq().0 - self.plane.outbox().payloads())
     }
 
+    /// The present state of the group; it has no effects.
+    #[must_use]
+    pub fn status(&self, now: Time) -> Status {
+        self.status_view(now.max(self.timers.now())).status()
+    }
+
+    /// The outcomes for good once the result is final. None before that, and if the result here cannot tell: it
+    /// diverged, or it begins after index 1 without the sequence numbers before that.
+    #[must_use]
+    pub fn final_outcomes(&self) -> Option<FinalOutcomes> {
+        self.status_view(self.timers.now()).final_outcomes()
+    }
+
+    /// The outcome of a broadcast of any node, as far as the log and the result are known here. [`Outcome::Approved`]
+    /// and [`Outcome::Rejected`] are final.
+    #[must_use]
+    pub fn outcome(&self, id: MessageId) -> Outcome {
+        self.status_view(self.timers.now()).outcome(id)
+    }
+
+    /// Whether the group is closed in the control log here.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.log.state().is_closed()
+    }
+
+    /// The final result, once it is complete here.
+    #[must_use]
+    pub fn final_result(&self) -> Option<Checkpoint> {
+        self.closing.final_result()
+    }
+
+    /// Whether the control log lists a node as part of this group, at present or earlier.
+    #[must_use]
+    pub fn knows(&self, node: NodeId) -> bool {
+        self.log.knows(node)
+    }
+
+    /// The answer to a node that requests the group by its name; none before the group's log begins.
+    #[must_use]
+    pub fn running(&self) -> Option<ControlFrame> {
+        self.log.running_frame(&self.identity)
+    }
+
+    /// Releases the memory of the result for other nodes. They receive it from the disk, if the group is on disk.
+    pub fn forget_retained(&mut self) {
+        self.result.forget_retained();
+    }
+
+    /// Bytes of the result in memory for other nodes.
+    #[must_use]
+    pub fn retained_bytes(&self) -> u64 {
+        self.result.retained().bytes()
+    }
+
     /// Checks the order of all watermarks: for tests, after every step.
     ///
     /// # Panics
@@ -329,83 +386,27 @@ impl Machine {
         }
     }
 
-    // Apart from the hot paths, which would pay for its stack frame.
-    #[inline(never)]
-    fn take_request(&mut self, request: Request) {
-        match request {
-            Request::Invite { node } => self.creation().into_iter().for_each(|mut creation| creation.invite(node)),
-            Request::Uninvite { node } => self.arrival.creation_mut().into_iter().for_each(|it| it.uninvite(node)),
-            Request::Create { session } => self.creation().into_iter().for_each(|mut it| it.create(session)),
-            Request::End => self.end(),
-            Request::Leave => {
-                self.closing.departure_mut().want();
-                self.ask_to_leave();
-            }
-            Request::Snapshot { index, state } => self.on_snapshot(index, state),
-            Request::Report(report) => self.take_report(report),
-        }
+    /// The last entry of the control log that this node knows, and those that it has applied after the last call: for
+    /// tests.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn newly_applied(&mut self) -> (LogIndex, Vec<(LogIndex, bytes::Bytes)>) {
+        (LogIndex(self.log.state().next().0 - 1), self.log.take_history())
     }
 
-    // Apart from the hot paths, which would pay for its stack frame.
-    #[inline(never)]
-    fn run_timers(&mut self) {
-        // A timer that sets itself again does so for a later time, so each runs at most once.
-        while let Some(timer) = self.timers.take_due(self.timers.now()).filter(|_| !self.outputs.is_halted()) {
-            match timer {
-                Timer::Heartbeat => {
-                    self.view_change().suspect();
-                    self.say_waits();
-                    self.check_slow_down();
-                    self.serve().release();
-                    self.beat();
-                }
-                Timer::Period => self.period_over(),
-                Timer::Wedge => self.view_change().on_timeout(),
-                Timer::Linger => self.linger_over(),
-                Timer::Fetch => self.fetch().on_timeout(),
-                Timer::Rejoin => self.send_rejoin(),
-                Timer::Join => self.join().into_iter().for_each(|mut join| join.ask_next()),
-                Timer::Seek => self.coordinator().seek(),
-                Timer::Consensus => self.consensus_tick(),
-                Timer::Leave => self.ask_to_leave(),
-            }
-        }
-        if let Some(member) = self.plane.member_mut().filter(|member| member.turn_ends_at() <= Some(self.timers.now()))
-        {
-            member.pass_turn();
-        }
+    /// The commands in this voter's log beyond the applied ones: for tests.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn proposed(&self) -> Vec<crate::command::Command> {
+        let entries = self.log.voter().map(crate::control::Voter::unapplied).unwrap_or_default();
+        entries.iter().filter_map(|command| crate::wire::decode_command(command).ok()).collect()
     }
 
-    /// Handles the sync of all records up to a ticket.
-    fn on_persisted(&mut self, ticket: u64) {
-        self.storage.syncs.on_synced(self.timers.now());
-        while let Some(completes) = self.durable().next_synced(ticket) {
-            if completes {
-                self.let_go();
-            }
-        }
-        self.view_change().on_synced();
-        self.fetch().on_synced();
-    }
-
-    /// Handles a frame of a transfer to this node.
-    fn on_fetched(&mut self, from: NodeId, fetched: Fetched) {
-        match self.fetch().on_fetched(from, fetched) {
-            Reached::Nothing => {}
-            Reached::View { view, first } => {
-                let id = view.id;
-                self.delivery().begin_view(InstalledView { first, view });
-                if self.durable().on_fetched_all(id, first) {
-                    self.let_go();
-                }
-            }
-            Reached::Final { from, theirs, view } => {
-                if self.divergence().agrees_with_source(from, theirs) {
-                    self.fetch().on_final(theirs, view);
-                    self.finish_with(theirs);
-                }
-            }
-        }
+    /// The state of the control log, as far as this node has applied it: for tests.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn log_state(&self) -> Option<bytes::Bytes> {
+        Some(crate::wire::encode_log_state(&self.log.state().log_state()))
     }
 
     /// Derives what follows from the inputs so far.
@@ -416,7 +417,7 @@ impl Machine {
             let mut delivery = Delivery { own, rules: self.identity.rules, result, records, outputs };
             member.settle(self.timers.now(), outbox, &mut delivery, &mut self.due);
         }
-        self.say_ready();
+        self.report_ready();
         self.run_consensus();
         self.flush_log();
         let waiting = self.plane.outbox().reports_due(self.timers.now());
@@ -428,7 +429,7 @@ impl Machine {
         if self.storage.records.are_stored() {
             self.durable().give_out();
         }
-        self.retire();
+        self.close().retire();
     }
 
     /// What this node reports of itself to the others.
@@ -456,6 +457,7 @@ impl Machine {
     }
 
     /// Only the coordinator knows the nodes that leave.
+    #[cfg(test)]
     fn is_leaving(&self, node: NodeId) -> bool {
         self.coordinating.as_ref().is_some_and(|coordinating| coordinating.is_leaving(node))
     }
@@ -469,6 +471,19 @@ impl Machine {
             records: &mut self.storage.records,
             outputs: &mut self.outputs,
         }
+    }
+
+    /// Coordinator: proposes a command. It appears in the log, or this node stops coordinating.
+    #[cfg(test)]
+    fn propose(&mut self, command: &crate::command::Command) {
+        if self.is_coordinator() {
+            self.log.propose(command);
+        }
+    }
+
+    /// Whether a coordinator is known, and linked unless it is this node.
+    fn has_coordinator(&self) -> bool {
+        self.is_coordinator() || self.tracking.linked(self.identity.me, &self.peers).is_some()
     }
 
     /// Asks to leave, if this node wants to.
@@ -487,7 +502,7 @@ impl Machine {
         match release {
             Release::Nothing => {}
             Release::ViewChange => self.view_change().start(false),
-            Release::Stop => self.begin_stop(),
+            Release::Stop => self.begin_close(),
         }
     }
 

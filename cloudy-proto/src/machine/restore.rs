@@ -1,62 +1,33 @@
-//! A process that returns with the stored data of an earlier incarnation (`protocol.md` §2, §6.2, §7).
+//! The stored data of an earlier incarnation: its result, and its place in the latest view (`protocol.md` §2, §6.2, §7).
 
 use std::sync::Arc;
 
-use crate::control::{Applied, Voter};
-use crate::due::Cause;
-use crate::id::{ConsensusId, Index, LogIndex};
-use crate::io::{Event, Output};
-use crate::limits::CONSENSUS_TICK;
-use crate::machine::timers::Timer;
-use crate::machine::{Machine, MachineConfig};
+use crate::delivery::Delivery;
+use crate::io::Output;
+use crate::machine::data_plane::DataPlane;
+use crate::machine::identity::Identity;
+use crate::machine::storage::Storage;
 use crate::member::Member;
+use crate::outputs::Outputs;
 use crate::read_back::{Stored, StoredError};
-use crate::rules::Rule;
+use crate::result_log::ResultLog;
 use crate::stored::StoredSnapshot;
 use crate::time::Time;
 use crate::view::View;
 
-impl Machine {
-    /// Restores a group that an earlier incarnation of this node left on its disk. It outputs the stored result again
-    /// as far as it was read ([`Stored::begin_reading`]), votes under its old id, answers for its data in the view that
-    /// it was in, and rejoins the group as a new incarnation: nothing that the earlier one broadcast is sent again.
-    ///
-    /// # Errors
-    /// The stored data is not of one node in one group, or is damaged.
-    pub fn restored(now: Time, config: MachineConfig, stored: Stored) -> Result<Self, StoredError> {
-        let mut machine = Self::new(config);
-        machine.timers.advance(now);
-        machine.identity.is_restored = true;
-        machine.plane.on_wedged(stored.wedged);
-        machine.identity.was_there_first = stored.complete.1 > Index(0);
-        machine.due.set(Cause::Outputs);
-        machine.set_timer(Timer::Join, core::time::Duration::ZERO);
-        machine.restore_result(&stored);
-        machine.replay(&stored)?;
-        machine.log.set_term(stored.log_term);
-        if let Some(vote) = stored.vote.filter(|vote| vote.voter > ConsensusId(0)) {
-            let (base, entries) = (stored.base.clone(), stored.entries.clone());
-            let mut voter = Voter::restored(vote, base, entries, machine.identity.durability);
-            // Applied entries are committed, even if that was not stored with the vote.
-            voter.learn_committed(stored.log_last(), stored.log_term);
-            machine.log.begin_voting(voter);
-            machine.set_timer(Timer::Consensus, CONSENSUS_TICK);
-        }
-        machine.coordinator().on_lost();
-        machine.run_consensus();
-        Ok(machine)
-    }
+/// Restores what an earlier incarnation stored.
+pub(super) struct RestoreHandler<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) plane: &'a mut DataPlane,
+    pub(super) result: &'a mut ResultLog,
+    pub(super) storage: &'a mut Storage,
+    pub(super) outputs: &'a mut Outputs,
+    pub(super) now: Time,
+}
 
-    /// A creator without a place on the ring takes none after a restart either. Its own log may be the first to show
-    /// which kind it is.
-    pub(super) fn stay_off_ring(&mut self) {
-        if self.identity.is_restored && self.only_creates() {
-            self.arrival.finish();
-            self.timers.stop(Timer::Join);
-        }
-    }
-
-    fn restore_result(&mut self, stored: &Stored) {
+impl RestoreHandler<'_> {
+    /// Continues the result after the stored part of it.
+    pub(super) fn restore_result(&mut self, stored: &Stored) {
         if let Some(begins) = stored.begins() {
             self.storage.retention.begin_at(begins);
         }
@@ -74,7 +45,13 @@ impl Machine {
         if after > self.result.restored_to() {
             self.outputs.push(Output::Resumed { after, view: stored.before.view().cloned() });
         }
-        let mut delivery = self.delivery();
+        let mut delivery = Delivery {
+            own: (self.identity.me, self.identity.incarnation),
+            rules: self.identity.rules,
+            result: self.result,
+            records: &mut self.storage.records,
+            outputs: self.outputs,
+        };
         let mut views = stored.views.iter().peekable();
         for (entry, batch) in &stored.result {
             while let Some(view) = views.next_if(|view| view.id() <= entry.view) {
@@ -85,60 +62,10 @@ impl Machine {
         views.for_each(|view| delivery.restored_view(view));
     }
 
-    /// Restores the state of the log, and this node's part in its latest view.
-    fn replay(&mut self, stored: &Stored) -> Result<(), StoredError> {
-        let before = stored.log_before();
-        if let Some((index, encoded)) = &stored.log {
-            let skipped = self.log.skip_to(*index, encoded.clone(), self.identity.rules);
-            let supported = skipped.and_then(|_| self.check_level());
-            supported.map_err(|error| StoredError::Command { index: *index, error })?;
-            let (kickstarted, grace) = self.log.state().phases();
-            kickstarted.into_iter().for_each(|plan| self.kickstarted(plan));
-            if grace {
-                self.enter_grace();
-            }
-            self.tell_reports(&[]);
-        }
-        for (at, command) in stored.commands.iter().enumerate() {
-            let index = LogIndex(before.0 + at as u64 + 1);
-            let applied = self.log.replay(command.clone());
-            match applied.map_err(|error| StoredError::Command { index, error })? {
-                Applied::Kickstarted(plan) => self.kickstarted(plan),
-                Applied::Grace => self.enter_grace(),
-                Applied::Reported { node, result, report } => self.event(Event::Reported { node, result, report }),
-                Applied::Level => self.check_level().map_err(|error| StoredError::Command { index, error })?,
-                #[cfg(feature = "next-version")]
-                Applied::Next => {}
-                Applied::Incarnated { .. }
-                | Applied::Installed { .. }
-                | Applied::Outdated
-                | Applied::Closed
-                | Applied::Left { .. }
-                | Applied::Nothing => {}
-            }
-        }
-        self.stay_off_ring();
-        if let Some(view) = self.log.state().view().cloned() {
-            self.come_back_into(&view, stored)?;
-        }
-        if self.log.state().is_closed() {
-            self.closed();
-        }
-        Ok(())
-    }
-
-    fn come_back_into(&mut self, view: &Arc<View>, stored: &Stored) -> Result<(), StoredError> {
+    /// Restores this node's place in the latest view.
+    pub(super) fn restore_place(&mut self, view: &Arc<View>, stored: &Stored) -> Result<(), StoredError> {
         let rank = view.rank_of(self.identity.me);
-        let first = (stored.complete.0 == view.id).then_some(stored.complete.1);
-        self.event(Event::ViewInstalled { view: Arc::clone(view), first: first.unwrap_or_default(), active: false });
-        self.note_session(view);
-        if view.last {
-            self.last_installed();
-        }
-        if view.last && first.is_some() {
-            self.finish();
-            return Ok(());
-        }
+        let first = stored.first_of(view);
         // Without the result up to the view's first index the disk may not be the one that the listed incarnation wrote
         // to.
         if let Some(rank) = rank.filter(|_| !view.last && first.is_some()) {
@@ -147,20 +74,9 @@ impl Machine {
             let slots = of_view.map(|((_, _, lane), slot)| (*lane, slot));
             let ends = stored.ends.as_ref().filter(|(of, _)| *of == view.id);
             let ends = ends.map(|(_, ends)| ends.as_slice()).unwrap_or_default();
-            let member = Member::former(view, rank, first, self.timers.now(), self.identity.rules);
+            let member = Member::former(view, rank, first, self.now, self.identity.rules);
             let member = member.restored(slots, passed, ends);
             self.plane.enter_as_former(member.map_err(|lane| StoredError::Lane { view: view.id, lane })?);
-        }
-        if self.identity.rules.holds(Rule::RestartedIsWedged) {
-            if first.is_none() && self.arrival.is_joining() {
-                self.fetch().start(view);
-            }
-        } else if let Some(mut member) = self.plane.take_former() {
-            self.identity.incarnation = member.incarnation();
-            member.unwedge();
-            self.plane.enter(member);
-            self.arrival.finish();
-            self.set_timer(Timer::Heartbeat, view.parameters.heartbeat);
         }
         Ok(())
     }

@@ -2,13 +2,7 @@
 
 use crate::id::Index;
 use crate::limits::STORED_BASES_MAX;
-use crate::machine::data_plane::DataPlane;
-use crate::machine::identity::Identity;
-use crate::machine::peers::Peers;
-use crate::machine::storage::Storage;
-use crate::result_log::ResultLog;
-use crate::rules::Rule;
-use crate::stored::{Record, StoredBase};
+use crate::stored::StoredBase;
 
 /// The part of the result on a node's disk.
 #[derive(Debug)]
@@ -43,6 +37,11 @@ impl Retention {
         self.stored_from
     }
 
+    /// The newest checkpoint on the disk.
+    pub(super) fn newest(&self) -> Index {
+        self.newest
+    }
+
     /// Adds a position at which it may begin. Returns the one that it replaces, if there are too many.
     pub(super) fn add(&mut self, base: StoredBase) -> Option<Index> {
         self.newest = base.index();
@@ -70,66 +69,15 @@ impl Retention {
     }
 
     /// Whether the stored result is longer than its maximum.
-    fn is_too_long(&self, end_bytes: u64) -> bool {
+    pub(super) fn is_too_long(&self, end_bytes: u64) -> bool {
         self.exceeds(end_bytes, self.bytes_before)
     }
 
     /// Its new beginning then: as early as the maximum allows, and not after an index.
-    fn new_beginning(&self, end_bytes: u64, held_by_all: Index) -> Option<&StoredBase> {
+    pub(super) fn new_beginning(&self, end_bytes: u64, held_by_all: Index) -> Option<&StoredBase> {
         let possible = self.bases.iter().take_while(|base| base.index() <= held_by_all);
         let earliest = possible.clone().find(|base| !self.exceeds(end_bytes, base.bytes_before));
         earliest.or_else(|| possible.last())
-    }
-}
-
-/// Decides which part of the result stays on the disk.
-pub(super) struct RetentionHandler<'a> {
-    pub(super) identity: &'a Identity,
-    pub(super) peers: &'a Peers,
-    pub(super) plane: &'a DataPlane,
-    pub(super) result: &'a ResultLog,
-    pub(super) storage: &'a mut Storage,
-}
-
-impl RetentionHandler<'_> {
-    /// Stores the newest checkpoint.
-    pub(super) fn keep_checkpoint(&mut self) {
-        let newest = self.result.state().newest_base().filter(|newest| newest.index() > self.storage.retention.newest);
-        let Some(newest) = newest else { return };
-        let base = StoredBase { ends: self.plane.message_ends(), ..newest.clone() };
-        let instead_of = self.storage.retention.add(base.clone());
-        self.storage.records.keep(Record::Checkpoint { base, instead_of });
-    }
-
-    /// Drops the oldest part of the stored result, if that is longer than its maximum. With a snapshot the application
-    /// determines what is kept.
-    pub(super) fn drop_oldest(&mut self) {
-        let end_bytes = self.result.state().bytes();
-        if !self.storage.retention.is_too_long(end_bytes) || self.storage.snapshot.is_some() {
-            return;
-        }
-        let Some(held_by_all) = self.held_by_all() else { return };
-        let Some(mut base) = self.storage.retention.new_beginning(end_bytes, held_by_all).cloned() else { return };
-        if !self.identity.rules.holds(Rule::BeginKnowsItsNumbers) {
-            base.base.last_numbers.clone_from(self.result.state().last_seqs());
-        }
-        self.storage.retention.begin_at(&base);
-        self.storage.records.keep(Record::Begin(base));
-    }
-
-    /// The index up to which no member of the present view lacks anything, or would lack it after a restart: a complete
-    /// member has stored everything before the view, and everything that it has confirmed. The length of a result that
-    /// is being fetched does not show what is on its disk.
-    fn held_by_all(&self) -> Option<Index> {
-        let member = self.plane.member().filter(|member| member.is_complete())?;
-        if !self.identity.rules.holds(Rule::DeletesWhatAllHold) {
-            return Some(self.result.state().index());
-        }
-        let mut others = member.view.ring.iter().filter(|other| other.node != self.identity.me);
-        others.try_fold(self.result.state().index(), |all, other| {
-            let said = self.peers.heartbeat(other.node)?;
-            (said.complete && said.index >= member.first()).then(|| all.min(said.index))
-        })
     }
 }
 

@@ -4,129 +4,74 @@
 //! coordinator that is gone expires.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
 
-use crate::config::{CatchUpPolicy, Parameters};
+use crate::config::CatchUpPolicy;
 use crate::id::NodeId;
 use crate::io::{Event, SlowDownEnd};
-use crate::machine::Machine;
+use crate::machine::closing::Closing;
+use crate::machine::control_log::ControlLog;
+use crate::machine::coordinating::Coordinating;
+use crate::machine::data_plane::DataPlane;
+use crate::machine::identity::Identity;
+use crate::machine::peers::Peers;
+use crate::machine::send_control;
+use crate::machine::slow_learners::InForce;
+use crate::machine::tracking::CoordinatorTracking;
+use crate::outputs::Outputs;
 use crate::time::Time;
-use crate::view::View;
 use crate::wire::{ControlFrame, Rates};
 
-/// The group may send this part of what the node fetches, so that the node comes nearer.
-const RATE_PART: u64 = 2;
-/// A node that has not reported for longer is gone.
-const REPORT_MAX: Duration = Duration::from_secs(1);
-/// Between two repetitions of the same limit.
-const REPEAT_EVERY: Duration = Duration::from_millis(500);
-/// A limit that was not repeated for longer ends.
+/// The time after which a limit ends that is not repeated.
 const LIMIT_MAX: Duration = Duration::from_secs(3);
 
-/// What the coordinator knows of a node that cannot keep up.
-#[derive(Debug)]
-struct SlowLearner {
-    rates: Rates,
-    reported_at: Time,
-    /// The group has slowed down for it since then.
-    since: Time,
-    /// The time for that has expired.
-    is_expired: bool,
+/// Slows this member down for a node that cannot keep up, and at the coordinator the others.
+pub(super) struct SlowDownHandler<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) log: &'a ControlLog,
+    pub(super) coordinating: &'a mut Option<Coordinating>,
+    pub(super) tracking: &'a CoordinatorTracking,
+    pub(super) peers: &'a Peers,
+    pub(super) plane: &'a mut DataPlane,
+    pub(super) closing: &'a Closing,
+    pub(super) outputs: &'a mut Outputs,
+    pub(super) now: Time,
 }
 
-/// The nodes that cannot keep up, at the coordinator.
-#[derive(Debug, Default)]
-pub(super) struct SlowLearners {
-    learners: BTreeMap<NodeId, SlowLearner>,
-    /// The latest limit, the node that it is for, and when it was sent.
-    sent: Option<(NodeId, u64, Time)>,
-}
-
-impl SlowLearners {
-    fn on_report(&mut self, node: NodeId, rates: Rates, now: Time) {
-        let known =
-            self.learners.entry(node).or_insert(SlowLearner { rates, reported_at: now, since: now, is_expired: false });
-        (known.rates, known.reported_at) = (rates, now);
-    }
-
-    /// A node on the ring does not need to fetch. If it is evicted and cannot keep up again, its time begins again.
-    pub(super) fn on_view(&mut self, view: &View) {
-        self.learners.retain(|node, _| view.rank_of(*node).is_none());
-    }
-
-    /// The limit to send at a time, if one is due, and the node that it is for: the slowest one that reports. A limit of zero
-    /// says that the time for a node has expired.
-    fn limit_due(&mut self, parameters: &Parameters, now: Time) -> Option<(NodeId, u64)> {
-        let reports = |learner: &SlowLearner| !learner.is_expired && now.since(learner.reported_at) < REPORT_MAX;
-        let (node, learner) = self
-            .learners
-            .iter_mut()
-            .filter(|(_, learner)| reports(learner))
-            .min_by_key(|(_, learner)| learner.rates.fetched)?;
-        let limit = if now.since(learner.since) >= parameters.slow_down_max {
-            learner.is_expired = true;
-            0
-        } else {
-            (learner.rates.fetched / RATE_PART).max(parameters.slow_down_bytes_min)
-        };
-        let is_same =
-            |(of, sent, at): (NodeId, u64, Time)| (of, sent) == (*node, limit) && now.since(at) < REPEAT_EVERY;
-        if self.sent.is_some_and(is_same) {
-            return None;
-        }
-        self.sent = Some((*node, limit, now));
-        Some((*node, limit))
-    }
-}
-
-/// The limit that is in force at a member.
-#[derive(Debug)]
-struct InForce {
-    node: NodeId,
-    until: Time,
-}
-
-/// Whether this member sends less.
-#[derive(Debug, Default)]
-pub(super) struct SlowDown {
-    in_force: Option<InForce>,
-}
-
-impl Machine {
-    /// Coordinator: a node off the ring reports whether it cannot keep up.
-    pub(super) fn on_slow_learner(&mut self, node: NodeId, slower: Option<Rates>) {
-        let now = self.timers.now();
-        let (Some(coordinating), Some(rates)) = (&mut self.coordinating, slower) else { return };
+impl SlowDownHandler<'_> {
+    /// Coordinator: handles the rates of a node off the ring; none if it keeps up.
+    pub(super) fn on_rates(&mut self, node: NodeId, slower: Option<Rates>) {
+        let (Some(coordinating), Some(rates)) = (self.coordinating.as_mut(), slower) else { return };
         let Some(view) = self.log.state().view().filter(|view| view.rank_of(node).is_none()) else { return };
         let slows_down = view.parameters.catch_up == CatchUpPolicy::SlowDown && !self.closing.is_stopping();
         if !slows_down || self.log.state().incarnation(node).is_none() {
             return;
         }
-        coordinating.slow_learners.on_report(node, rates, now);
-        let Some((node, bytes_per_second)) = coordinating.slow_learners.limit_due(&view.parameters, now) else {
+        coordinating.slow_learners.on_report(node, rates, self.now);
+        let Some((node, bytes_per_second)) = coordinating.slow_learners.limit_due(&view.parameters, self.now) else {
             return;
         };
         let members: Vec<NodeId> = view.ring.iter().map(|member| member.node).collect();
         for member in members {
             if member == self.identity.me {
-                self.slow_down(node, bytes_per_second);
+                self.set_limit(node, bytes_per_second);
             } else {
-                self.send_control(member, ControlFrame::SlowDown { node, bytes_per_second });
+                let frame = ControlFrame::SlowDown { node, bytes_per_second };
+                send_control(self.peers, self.outputs, member, frame);
             }
         }
     }
 
-    /// The coordinator limits what members send.
-    pub(super) fn on_slow_down(&mut self, from: NodeId, node: NodeId, bytes_per_second: u64) {
-        if from == self.tracking.node() && !self.is_coordinator() {
-            self.slow_down(node, bytes_per_second);
+    /// Handles the coordinator's limit.
+    pub(super) fn on_limit(&mut self, from: NodeId, node: NodeId, bytes_per_second: u64) {
+        if from == self.tracking.node() && self.coordinating.is_none() {
+            self.set_limit(node, bytes_per_second);
         }
     }
 
-    fn slow_down(&mut self, node: NodeId, bytes_per_second: u64) {
+    fn set_limit(&mut self, node: NodeId, bytes_per_second: u64) {
         if bytes_per_second == 0 {
-            if self.slow_down.in_force.as_ref().is_some_and(|limit| limit.node == node) {
-                self.end_slow_down(SlowDownEnd::TimeExpired);
+            if self.plane.slow_down.in_force.as_ref().is_some_and(|limit| limit.node == node) {
+                self.finish(SlowDownEnd::TimeExpired);
             }
             return;
         }
@@ -134,28 +79,28 @@ impl Machine {
         if policy != Some((CatchUpPolicy::SlowDown, false)) {
             return;
         }
-        let until = self.timers.now() + LIMIT_MAX;
-        let before = self.slow_down.in_force.replace(InForce { node, until });
+        let until = self.now + LIMIT_MAX;
+        let before = self.plane.slow_down.in_force.replace(InForce { node, until });
         self.plane.outbox_mut().throttle_mut().limit(Some(bytes_per_second));
         if before.is_none_or(|before| before.node != node) {
-            self.event(Event::SlowDown { node, bytes_per_second });
+            self.outputs.event(Event::SlowDown { node, bytes_per_second });
         }
     }
 
     /// Ends a limit that is not needed, or was not repeated.
-    pub(super) fn check_slow_down(&mut self) {
-        let Some(InForce { node, until }) = self.slow_down.in_force else { return };
+    pub(super) fn check(&mut self) {
+        let Some(InForce { node, until }) = self.plane.slow_down.in_force else { return };
         if self.log.state().view().is_some_and(|view| view.rank_of(node).is_some()) {
-            self.end_slow_down(SlowDownEnd::Joined);
-        } else if self.timers.now() >= until {
-            self.end_slow_down(SlowDownEnd::Gone);
+            self.finish(SlowDownEnd::Joined);
+        } else if self.now >= until {
+            self.finish(SlowDownEnd::Gone);
         }
     }
 
-    fn end_slow_down(&mut self, end: SlowDownEnd) {
+    fn finish(&mut self, end: SlowDownEnd) {
         self.plane.outbox_mut().throttle_mut().limit(None);
-        if let Some(InForce { node, .. }) = self.slow_down.in_force.take() {
-            self.event(Event::SlowDownEnded { node, end });
+        if let Some(InForce { node, .. }) = self.plane.slow_down.in_force.take() {
+            self.outputs.event(Event::SlowDownEnded { node, end });
         }
     }
 }
@@ -163,30 +108,54 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Parameters;
+    use crate::io::Output;
+    use crate::machine::Machine;
+    use crate::machine::tests::{COORDINATOR, JOINER, MEMBER, drain, pair};
 
-    const SLOW: NodeId = NodeId([7; 32]);
-    const SLOWER: NodeId = NodeId([8; 32]);
+    const RATES: Rates = Rates { fetched: 1_000_000, grown: 2_000_000 };
 
-    fn rates(fetched: u64) -> Rates {
-        Rates { fetched, grown: 2 * fetched }
+    fn events(machine: &mut Machine) -> Vec<Event> {
+        let event = |output| if let Output::Event(event) = output { Some(event) } else { None };
+        drain(machine).into_iter().filter_map(event).collect()
+    }
+
+    fn group() -> (Machine, Machine) {
+        pair(Parameters { catch_up: CatchUpPolicy::SlowDown, ..Parameters::default() })
     }
 
     #[test]
-    fn the_slowest_node_sets_the_limit_down_to_a_bound_and_for_a_time() {
-        let parameters = Parameters::default().slow_down_bytes_min(1_000).slow_down_max(Duration::from_secs(10));
-        let mut learners = SlowLearners::default();
-        let at = |ms: u64| Time(1) + Duration::from_millis(ms);
-        learners.on_report(SLOW, rates(50_000), at(0));
-        assert_eq!(learners.limit_due(&parameters, at(0)), Some((SLOW, 25_000)));
-        assert_eq!(learners.limit_due(&parameters, at(100)), None, "it is repeated, and not at each report");
-        assert_eq!(learners.limit_due(&parameters, at(500)), Some((SLOW, 25_000)));
-        learners.on_report(SLOWER, rates(500), at(600));
-        assert_eq!(learners.limit_due(&parameters, at(600)), Some((SLOWER, 1_000)), "never below the bound");
-        learners.on_report(SLOW, rates(60_000), at(5_000));
-        assert_eq!(learners.limit_due(&parameters, at(5_000)), Some((SLOW, 30_000)), "the other one is gone");
-        learners.on_report(SLOW, rates(60_000), at(10_000));
-        assert_eq!(learners.limit_due(&parameters, at(10_000)), Some((SLOW, 0)), "its time has expired");
-        learners.on_report(SLOW, rates(60_000), at(20_000));
-        assert_eq!(learners.limit_due(&parameters, at(20_000)), None, "and does not begin again");
+    fn a_limit_counts_from_the_coordinator_for_a_node_off_the_ring() {
+        let (_, mut member) = group();
+        member.slow_down().on_limit(JOINER, JOINER, 9);
+        member.slow_down().on_limit(COORDINATOR, MEMBER, 9);
+        assert_eq!(events(&mut member), [], "a stranger's limit, and one for a member");
+        member.slow_down().on_limit(COORDINATOR, JOINER, 9);
+        assert_eq!(events(&mut member), [Event::SlowDown { node: JOINER, bytes_per_second: 9 }]);
+        member.slow_down().on_limit(COORDINATOR, JOINER, 8);
+        assert_eq!(events(&mut member), [], "the same node");
+        member.slow_down().on_limit(COORDINATOR, JOINER, 0);
+        assert_eq!(events(&mut member), [Event::SlowDownEnded { node: JOINER, end: SlowDownEnd::TimeExpired }]);
+    }
+
+    #[test]
+    fn a_limit_that_is_not_repeated_ends() {
+        let (_, mut member) = group();
+        member.slow_down().on_limit(COORDINATOR, JOINER, 9);
+        member.slow_down().check();
+        events(&mut member);
+        let mut handler = member.slow_down();
+        handler.now = handler.now + LIMIT_MAX;
+        handler.check();
+        assert_eq!(events(&mut member), [Event::SlowDownEnded { node: JOINER, end: SlowDownEnd::Gone }]);
+    }
+
+    #[test]
+    fn rates_of_a_node_that_the_log_does_not_list_are_ignored() {
+        let (mut coordinator, mut member) = group();
+        coordinator.slow_down().on_rates(JOINER, Some(RATES));
+        coordinator.slow_down().on_rates(MEMBER, Some(RATES));
+        member.slow_down().on_rates(JOINER, Some(RATES));
+        assert_eq!((events(&mut coordinator), events(&mut member)), (Vec::new(), Vec::new()));
     }
 }

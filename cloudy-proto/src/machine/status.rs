@@ -4,39 +4,65 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use crate::command::VoterRole;
-#[cfg(feature = "mutations")]
-use crate::id::LogIndex;
 use crate::id::{Incarnation, MessageId, NodeId, Rank, Seq};
-use crate::io::{Event, LeastRing, LeaveWait, MemberStatus, Outcome, PendingSlot, Status, WaitCause, Waiting};
-use crate::machine::Machine;
+use crate::io::{LeastRing, LeaveWait, MemberStatus, Outcome, PendingSlot, Status, VotesLost, WaitCause, Waiting};
+use crate::machine::closing::Closing;
+use crate::machine::control_log::ControlLog;
+use crate::machine::coordinating::Coordinating;
+use crate::machine::coordinator::votes_lost;
+use crate::machine::data_plane::DataPlane;
+use crate::machine::fetching::Fetches;
+use crate::machine::identity::Identity;
 use crate::machine::leave::absent;
+use crate::machine::peers::Peers;
+use crate::machine::storage::Storage;
+use crate::machine::timeouts::Timeouts;
+use crate::machine::tracking::CoordinatorTracking;
 use crate::member::Member;
+use crate::result_log::ResultLog;
 use crate::rules::Rule;
-use crate::session::phase_of;
+use crate::session::{Session, phase_of};
 use crate::time::Time;
 use crate::view::RingMember;
 
 /// Maximum of entries of the pending table in a status.
 const PENDING_NAMED: usize = 16;
 
-impl Machine {
-    /// The present state of the group; it has no effects.
-    #[must_use]
-    pub fn status(&self, now: Time) -> Status {
-        let now = now.max(self.timers.now());
+/// What this node knows of its group, at a time. It changes nothing.
+pub(super) struct StatusView<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) log: &'a ControlLog,
+    pub(super) coordinating: Option<&'a Coordinating>,
+    pub(super) tracking: &'a CoordinatorTracking,
+    pub(super) peers: &'a Peers,
+    pub(super) plane: &'a DataPlane,
+    pub(super) result: &'a ResultLog,
+    pub(super) storage: &'a Storage,
+    pub(super) session: Option<&'a Session>,
+    pub(super) fetches: &'a Fetches,
+    pub(super) closing: &'a Closing,
+    /// Whether the machine has stopped for good.
+    pub(super) is_halted: bool,
+    pub(super) now: Time,
+}
+
+impl StatusView<'_> {
+    /// The present state of the group.
+    pub(super) fn status(&self) -> Status {
+        let now = self.now;
         let view = self.log.state().view().cloned();
         let members =
-            view.as_ref().map(|view| view.ring.iter().map(|member| self.member_status(member.node, now)).collect());
+            view.as_ref().map(|view| view.ring.iter().map(|member| self.member_status(member.node)).collect());
         let member = self.plane.member();
         Status {
             rank: view.as_ref().and_then(|view| view.rank_of_run(self.identity.me, self.identity.incarnation)),
             view,
             level: self.log.level(),
             coordinator: self.has_coordinator().then_some(self.tracking.node()),
-            coordinator_silent_for: self.coordinator_silence(now),
+            coordinator_silent_for: self.coordinator_silence(),
             voters: self.voters(),
             phase: phase_of(
-                self.session.as_ref(),
+                self.session,
                 self.log.state().view().is_some(),
                 self.closing.is_stopping(),
                 self.closing.is_final(),
@@ -49,35 +75,12 @@ impl Machine {
             pending: member.map(|member| pending(member, now)).unwrap_or_default(),
             pending_slots: member.map_or(0, |member| member.unapproved().count()),
             outbox_payloads: self.plane.outbox().payloads(),
-            window_bytes: self.window_bytes(),
+            window_bytes: member.map_or(0, Member::window_bytes),
             confirmations_given: self.plane.confirmations_given(),
-            waits_for: member.and_then(|member| self.waits_for(member, now)),
+            waits_for: member.and_then(|member| self.waits_for(member)),
             leaving: self.leave_wait(),
             votes_lost: self.tracking.is_loss_reported().then(|| self.votes_lost()).flatten(),
         }
-    }
-
-    /// The last entry of the control log that this node knows, and those that it has applied after the last call: for
-    /// tests.
-    #[cfg(feature = "mutations")]
-    #[must_use]
-    pub fn newly_applied(&mut self) -> (LogIndex, Vec<(LogIndex, bytes::Bytes)>) {
-        (LogIndex(self.log.state().next().0 - 1), self.log.take_history())
-    }
-
-    /// The commands in this voter's log beyond the applied ones: for tests.
-    #[cfg(feature = "mutations")]
-    #[must_use]
-    pub fn proposed(&self) -> Vec<crate::command::Command> {
-        let entries = self.log.voter().map(crate::control::Voter::unapplied).unwrap_or_default();
-        entries.iter().filter_map(|command| crate::wire::decode_command(command).ok()).collect()
-    }
-
-    /// The state of the control log, as far as this node has applied it: for tests.
-    #[cfg(feature = "mutations")]
-    #[must_use]
-    pub fn log_state(&self) -> Option<bytes::Bytes> {
-        Some(crate::wire::encode_log_state(&self.log.state().log_state()))
     }
 
     fn voters(&self) -> Vec<NodeId> {
@@ -85,7 +88,7 @@ impl Machine {
         voters.map(|(_, node, _)| node).collect()
     }
 
-    fn member_status(&self, node: NodeId, now: Time) -> MemberStatus {
+    fn member_status(&self, node: NodeId) -> MemberStatus {
         let heard = self.peers.heartbeat(node).map(|heartbeat| heartbeat.index).unwrap_or_default();
         let index = if node == self.identity.me { self.result.state().index() } else { heard };
         let member = self.plane.member();
@@ -94,13 +97,8 @@ impl Machine {
         MemberStatus {
             node,
             linked: node == self.identity.me || self.peers.is_linked(node),
-            alive: self.timeouts_at(now).seems_alive(node),
-            ready: self
-                .log
-                .state()
-                .view()
-                .zip(self.coordinating.as_ref())
-                .is_some_and(|(view, it)| it.has_ready(node, view.id)),
+            alive: self.timeouts().seems_alive(node),
+            ready: self.log.state().view().zip(self.coordinating).is_some_and(|(view, it)| it.has_ready(node, view.id)),
             frontier: at(|member, rank| member.marks(rank).frontier.0),
             approved: at(|member, rank| member.marks(rank).approved.0),
             confirmed: at(|member, rank| member.marks(rank).confirmed.0),
@@ -108,16 +106,16 @@ impl Machine {
         }
     }
 
-    fn coordinator_silence(&self, now: Time) -> Option<Duration> {
+    fn coordinator_silence(&self) -> Option<Duration> {
         let node = self.tracking.node();
-        if self.is_coordinator() || self.log.state().is_closed() {
+        if self.coordinating.is_some() || self.log.state().is_closed() {
             return None;
         }
         let heard_at = self.peers.answered_at(node);
-        let silence = heard_at.map(|at| now.since(at));
-        match self.tracking.lost_for(now) {
+        let silence = heard_at.map(|at| self.now.since(at));
+        match self.tracking.lost_for(self.now) {
             Some(lost) => Some(silence.map_or(lost, |silence| silence.max(lost))),
-            None => silence.filter(|silence| *silence > self.timeouts_at(now).probed_silence_max(node)),
+            None => silence.filter(|silence| *silence > self.timeouts().probed_silence_max(node)),
         }
     }
 
@@ -134,22 +132,22 @@ impl Machine {
         if view.rank_of(self.identity.me).is_none() {
             return Some(if self.log.lists_voter_of(self.identity.me) { LeaveWait::Vote } else { LeaveWait::Log });
         }
-        // Only the coordinator knows who else leaves.
+        // Only the coordinator knows the other nodes that leave.
         let leaves = |member: &RingMember| member.node == self.identity.me || self.is_leaving(member.node);
-        let nobody_stays = view.ring.iter().all(leaves);
-        let evicted: Vec<NodeId> = absent(&self.log, view).collect();
+        let none_stays = view.ring.iter().all(leaves);
+        let evicted: Vec<NodeId> = absent(self.log, view).collect();
         let (members, ring_min) = (view.members(), view.parameters.ring_min);
-        Some(match nobody_stays && !evicted.is_empty() {
+        Some(match none_stays && !evicted.is_empty() {
             true => LeaveWait::Heir { evicted },
-            false if !nobody_stays && members <= usize::from(ring_min) => LeaveWait::LeastRing { members, ring_min },
+            false if !none_stays && members <= usize::from(ring_min) => LeaveWait::LeastRing { members, ring_min },
             false => LeaveWait::View,
         })
     }
 
-    fn waits_for(&self, member: &Member, now: Time) -> Option<Waiting> {
+    fn waits_for(&self, member: &Member) -> Option<Waiting> {
         let index = self.result.state().index().next();
         let waits =
-            member.waits_at().map(|(rank, cause, since)| (member.view.member(rank).node, cause, now.since(since)));
+            member.waits_at().map(|(rank, cause, since)| (member.view.member(rank).node, cause, self.now.since(since)));
         let Some((missing, least_ring)) = self.least_ring(member) else {
             let (node, cause, age) = waits?;
             return Some(Waiting { index, node, cause, age, least_ring: None });
@@ -157,6 +155,30 @@ impl Machine {
         // Without a message that waits, the next one will.
         let (_, cause, age) = waits.unwrap_or((missing, WaitCause::Confirmation, Duration::ZERO));
         Some(Waiting { index, node: missing, cause, age, least_ring: Some(least_ring) })
+    }
+
+    /// The slot that the result waits for, if that has to be reported: not while only this node can use its own turn.
+    pub(super) fn reported_wait(&self) -> Option<Waiting> {
+        let waiting = self.plane.member().and_then(|member| self.waits_for(member))?;
+        let says = waiting.node != self.identity.me || waiting.cause == WaitCause::OwnDisk;
+        says.then_some(waiting)
+    }
+
+    fn is_leaving(&self, node: NodeId) -> bool {
+        self.coordinating.is_some_and(|coordinating| coordinating.is_leaving(node))
+    }
+
+    fn has_coordinator(&self) -> bool {
+        self.coordinating.is_some() || self.tracking.linked(self.identity.me, self.peers).is_some()
+    }
+
+    /// The lost votes, if most voters returned without theirs: no node can coordinate the group.
+    fn votes_lost(&self) -> Option<VotesLost> {
+        votes_lost(self.identity, self.log, self.has_coordinator())
+    }
+
+    fn timeouts(&self) -> Timeouts<'_> {
+        Timeouts::new(self.identity, self.log, self.peers, self.storage, self.now)
     }
 
     /// The least ring size, with the first missing member, if that prevents the end of a view change.
@@ -168,24 +190,6 @@ impl Machine {
         let least_ring = LeastRing { in_reach: reached.len(), ring_min: member.view.parameters.ring_min };
         let node = *missing.first()?;
         (least_ring.in_reach < usize::from(least_ring.ring_min)).then_some((node, least_ring))
-    }
-}
-
-/// The time for which the result must have waited before that is reported.
-const WAITS_SAID_AFTER: Duration = Duration::from_millis(250);
-
-impl Machine {
-    /// Reports the slot that the result waits for: first after a quarter of a second, and whenever that has doubled.
-    pub(super) fn say_waits(&mut self) {
-        let waiting = self.plane.member().and_then(|member| self.waits_for(member, self.timers.now()));
-        // Only this node can use its own turn.
-        let says = |waiting: &Waiting| waiting.node != self.identity.me || waiting.cause == WaitCause::OwnDisk;
-        let waiting = waiting.filter(says);
-        let age = waiting.as_ref().map(|waiting| waiting.age);
-        let is_due = self.plane.report_wait(age, WAITS_SAID_AFTER);
-        if let Some(waiting) = waiting.filter(|_| is_due) {
-            self.event(Event::Waits(waiting));
-        }
     }
 }
 
@@ -248,25 +252,20 @@ impl FinalOutcomes {
     }
 }
 
-impl Machine {
-    /// The outcomes for good once the result is final. None before that, and if the result here cannot tell: it
-    /// diverged, or it begins after index 1 without the sequence numbers before that.
-    #[must_use]
-    pub fn final_outcomes(&self) -> Option<FinalOutcomes> {
-        let is_known = self.closing.final_result().is_some()
-            && !self.outputs.is_halted()
-            && self.result.state().knows_all_numbers();
+impl StatusView<'_> {
+    /// The outcomes for good once the result is final.
+    pub(super) fn final_outcomes(&self) -> Option<FinalOutcomes> {
+        let is_known =
+            self.closing.final_result().is_some() && !self.is_halted && self.result.state().knows_all_numbers();
         is_known.then(|| FinalOutcomes {
             last_numbers: self.result.state().last_seqs().clone(),
             latest: self.log.state().latest_incarnations().collect(),
         })
     }
 
-    /// The outcome of a broadcast of any node, as far as the log and the result are known here. [`Outcome::Approved`]
-    /// and [`Outcome::Rejected`] are final.
-    #[must_use]
-    pub fn outcome(&self, id: MessageId) -> Outcome {
-        if self.outputs.is_halted() {
+    /// The outcome of a broadcast of any node, as far as the log and the result are known here.
+    pub(super) fn outcome(&self, id: MessageId) -> Outcome {
+        if self.is_halted {
             return Outcome::Open;
         }
         if is_approved(id, self.result.state().last_seq(id.origin, id.incarnation)) {
@@ -298,7 +297,7 @@ impl Machine {
     fn reaches_view(&self) -> bool {
         let member = self.plane.place();
         let is_complete = member.is_some_and(Member::is_complete);
-        let is_fetched = self.catch_up.fetches.reaches_view();
+        let is_fetched = self.fetches.reaches_view();
         is_complete || is_fetched || !self.identity.rules.holds(Rule::RejectedIsReached)
     }
 }
@@ -320,7 +319,7 @@ mod tests {
 
     use crate::config::{Durability, Parameters};
     use crate::id::Seq;
-    use crate::io::{Input, Output, Request};
+    use crate::io::{Event, Input, Output, Request};
     use crate::machine::tests::{alone, drain};
     use crate::slot::{Batch, push_payload};
 

@@ -2,8 +2,8 @@
 
 use crate::config::Durability;
 use crate::id::Index;
-use crate::machine::durable::{Syncs, fetched_bytes};
 use crate::machine::retention::Retention;
+use crate::machine::syncs::{Syncs, fetched_bytes};
 use crate::records::Records;
 use crate::result_log::ResultLog;
 use crate::stored::StoredSnapshot;

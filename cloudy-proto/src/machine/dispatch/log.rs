@@ -1,37 +1,28 @@
-//! The control log, at its voters and followers (`protocol.md` §6).
+//! What follows from entries of the control log, at its voters and followers (`protocol.md` §6).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::command::{Command, Dropped};
 use crate::control::{Applied, Voter, VoterOutput};
 use crate::due::Cause;
 use crate::id::{ConsensusId, Incarnation, LogIndex, NodeId, ViewId};
-use crate::io::{Event, VotesLost};
+use crate::io::Event;
 use crate::machine::Machine;
 use crate::machine::consensus::Step;
 use crate::machine::coordinating::Coordinating;
-use crate::machine::coordinator::votes_lost;
 use crate::machine::install::Before;
 use crate::rules::Rule;
 use crate::stored::Record;
 use crate::view::View;
-use crate::wire::{CommandError, ConsensusMessage, ControlFrame};
+use crate::wire::{CommandError, ConsensusMessage};
 
 impl Machine {
-    /// Coordinator: proposes a command. It appears in the log, or this node stops coordinating.
-    pub(super) fn propose(&mut self, command: &Command) {
-        if self.is_coordinator() {
-            self.log.propose(command);
-        }
-    }
-
     /// Runs the consensus library after the inputs so far, and applies committed entries.
-    pub(super) fn run_consensus(&mut self) {
+    pub(in crate::machine) fn run_consensus(&mut self) {
         while !self.log.voter().map_or(self.coordinating.is_none(), Voter::is_settled) {
             while let Some(output) = self.log.voter_mut().and_then(Voter::poll_output) {
-                self.take_voter_output(output);
+                self.on_voter_output(output);
             }
             self.watch_leadership();
         }
@@ -41,15 +32,11 @@ impl Machine {
 
     // Apart from the hot paths, which would pay for its stack frame.
     #[inline(never)]
-    fn take_voter_output(&mut self, output: VoterOutput) {
+    fn on_voter_output(&mut self, output: VoterOutput) {
         match output {
             VoterOutput::Send(message) => self.consensus().send(message),
             VoterOutput::Keep(record) => self.consensus().keep(record),
-            VoterOutput::Skipped { index, term, state } => {
-                if let Err(error) = self.skip_log(index, term, state) {
-                    self.halt_at_log(index, error);
-                }
-            }
+            VoterOutput::Skipped { index, term, state } => self.on_log_state_or_halt(index, term, state),
             VoterOutput::Committed { index, term, command } if index == self.log.state().next() => {
                 if let Err(error) = self.apply(command, term) {
                     self.halt_at_log(index, error);
@@ -67,7 +54,7 @@ impl Machine {
 
     /// Stops for good, and stops voting: every later entry builds on one that this node cannot apply. An entry that a
     /// peer reports as committed counts as committed, as everywhere in the log.
-    pub(super) fn halt_at_log(&mut self, index: LogIndex, error: CommandError) {
+    pub(in crate::machine) fn halt_at_log(&mut self, index: LogIndex, error: CommandError) {
         if !self.identity.rules.holds(Rule::UnreadableLogStops) {
             return;
         }
@@ -93,7 +80,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_consensus(&mut self, from: NodeId, message: ConsensusMessage) {
+    pub(in crate::machine) fn on_consensus(&mut self, from: NodeId, message: ConsensusMessage) {
         match self.consensus().on_message(from, message) {
             Step::Nothing => {}
             Step::Moved => {
@@ -108,45 +95,39 @@ impl Machine {
         }
     }
 
-    pub(super) fn consensus_tick(&mut self) {
-        self.probe_peers();
+    pub(in crate::machine) fn on_consensus_tick(&mut self) {
+        self.links().probe();
         self.consensus().on_tick();
         self.run_consensus();
         self.reconfigure();
-        self.raise_level();
+        if self.level().raise() {
+            self.run_consensus();
+        }
         self.completeness().check();
     }
 
     /// Handles a request for the log from an entry on: the coordinator sends future entries too, other nodes those that
     /// they have.
-    pub(super) fn follow(&mut self, from: NodeId, next: LogIndex, voter: ConsensusId, level: u16) {
+    pub(in crate::machine) fn on_follow(&mut self, from: NodeId, next: LogIndex, voter: ConsensusId, level: u16) {
         self.log.on_voter_named(from, voter);
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.on_follow(from, next, voter, level);
             self.flush_log();
             self.view_change().send_wedge(from);
         } else {
-            let mut first = next;
-            let frames = self.log.frames_after(&mut first);
-            frames.into_iter().for_each(|frame| self.send_control(from, frame));
-            self.send_control(from, ControlFrame::Resigned);
-            if next > self.log.state().next() && self.identity.rules.holds(Rule::AskedAsksBack) {
-                // A node that requests these entries knows more. It need not be on the ring: a former member may not
-                // know yet that the log continues without a voter that is gone.
-                self.coordinator().send_follow(from);
-            }
+            self.coordinator().on_follow(from, next);
         }
     }
 
     /// Coordinator: sends each follower the log entries that it lacks.
-    pub(super) fn flush_log(&mut self) {
+    pub(in crate::machine) fn flush_log(&mut self) {
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.send_log(&self.log, &self.peers, &mut self.outputs);
         }
     }
 
     /// Handles committed entries of the log, which may be known in part.
-    pub(super) fn take_log(&mut self, from: NodeId, first: LogIndex, entries: Vec<Bytes>, term: u64) {
+    pub(in crate::machine) fn on_log(&mut self, from: NodeId, first: LogIndex, entries: Vec<Bytes>, term: u64) {
         let last = LogIndex((first.0 + entries.len() as u64).saturating_sub(1));
         for (at, entry) in entries.into_iter().enumerate() {
             let index = LogIndex(first.0 + at as u64);
@@ -155,7 +136,7 @@ impl Machine {
                 return self.coordinator().send_follow(from);
             }
             if index > self.log.state().next() {
-                return self.breach(from, format!("the control log has a gap before entry {index}"));
+                return self.outputs.close_link(from, format!("the control log has a gap before entry {index}"));
             }
             if index == self.log.state().next() {
                 let term = if index == last { term } else { 0 };
@@ -178,9 +159,9 @@ impl Machine {
                 if let Some(coordinating) = &mut self.coordinating {
                     coordinating.on_run_listed(node, run);
                 }
-                self.notice_forgotten();
+                self.rejoin().notice_forgotten();
                 if node == self.identity.me && run == self.identity.run {
-                    self.incarnated(incarnation);
+                    self.on_incarnated(incarnation);
                 }
                 if let Some(mut creation) = self.creation() {
                     creation.install_first();
@@ -190,26 +171,26 @@ impl Machine {
                 self.view_change().replace_stale();
             }
             Applied::Installed { view, before, cut, dropped } => {
-                self.report_dropped(&dropped);
-                self.install(view, before.as_deref().map_or(Before::Nothing, |view| Before::View { view, cut: &cut }));
-                self.notice_forgotten();
+                self.installing().report_dropped(&dropped);
+                self.on_view(view, before.as_deref().map_or(Before::Nothing, |view| Before::View { view, cut: &cut }));
+                self.rejoin().notice_forgotten();
             }
             Applied::Outdated => self.view_change().restart(),
-            Applied::Kickstarted(plan) => self.kickstarted(plan),
-            Applied::Grace => self.enter_grace(),
+            Applied::Kickstarted(plan) => self.phases().on_kickstart(plan),
+            Applied::Grace => self.phases().enter_grace(),
             Applied::Reported { node, result, report } => {
                 self.event(Event::Reported { node, result, report });
                 self.divergence().compare_final();
-                self.try_close();
+                self.close().try_close();
             }
-            Applied::Closed => self.closed(),
+            Applied::Closed => self.on_closed(),
             Applied::Left { node } => {
                 if node != self.identity.me {
                     self.event(Event::Left { node });
                 }
                 self.reconfigure();
             }
-            Applied::Level => self.check_level()?,
+            Applied::Level => self.log.check_level(&self.identity)?,
             #[cfg(feature = "next-version")]
             Applied::Next => self.storage.records.keep(Record::Next),
             Applied::Nothing => {}
@@ -219,22 +200,29 @@ impl Machine {
     }
 
     /// Notes this process's incarnation in the log.
-    pub(super) fn incarnated(&mut self, incarnation: Incarnation) {
+    pub(in crate::machine) fn on_incarnated(&mut self, incarnation: Incarnation) {
         self.identity.incarnation = incarnation;
         self.send_rejoin();
         if self.closing.is_wanted() {
             // Before, there was no group to send the request to.
-            self.end();
+            self.on_close_request();
         }
     }
 
-    #[cold]
-    pub(super) fn breach(&mut self, peer: NodeId, reason: String) {
-        self.outputs.close_link(peer, reason);
+    /// Handles a state of the log, or stops for good if it is unreadable.
+    pub(in crate::machine) fn on_log_state_or_halt(&mut self, index: LogIndex, term: u64, encoded: Bytes) {
+        if let Err(error) = self.on_log_state(index, term, encoded) {
+            self.halt_at_log(index, error);
+        }
     }
 
     /// Handles a state of the log from a node that does not keep the entries before it.
-    pub(super) fn skip_log(&mut self, index: LogIndex, term: u64, encoded: Bytes) -> Result<(), CommandError> {
+    pub(in crate::machine) fn on_log_state(
+        &mut self,
+        index: LogIndex,
+        term: u64,
+        encoded: Bytes,
+    ) -> Result<(), CommandError> {
         if let Some(voter) = self.log.voter_mut() {
             // Its leader may have died before it reported that.
             voter.learn_committed(index, term);
@@ -244,16 +232,12 @@ impl Machine {
         }
         let before = self.log.state().view().cloned();
         let skipped = self.log.skip_to(index, encoded.clone(), self.identity.rules)?;
-        self.check_level()?;
+        self.log.check_level(&self.identity)?;
         self.log.set_term(term);
         self.storage.records.keep(Record::Log { index, term, state: encoded });
-        let listed = self
-            .log
-            .state()
-            .incarnation(self.identity.me)
-            .filter(|_| self.log.state().is_latest_run(self.identity.me, self.identity.run));
+        let listed = self.log.incarnation_of(&self.identity);
         if let Some(incarnation) = listed.filter(|listed| *listed != self.identity.incarnation) {
-            self.incarnated(incarnation);
+            self.on_incarnated(incarnation);
         }
         self.retry_claim();
         self.stay_off_ring();
@@ -263,42 +247,26 @@ impl Machine {
         }
         let (kickstarted, grace) = self.log.state().phases();
         if let Some(plan) = kickstarted {
-            self.kickstarted(plan);
+            self.phases().on_kickstart(plan);
         }
         if grace {
-            self.enter_grace();
+            self.phases().enter_grace();
         }
-        self.notice_forgotten();
+        self.rejoin().notice_forgotten();
         self.tell_reports(&skipped.known_reports);
         if self.log.state().is_closed() && !skipped.was_closed {
-            self.closed();
+            self.on_closed();
         }
         self.leaving().try_finish();
         Ok(())
     }
 
     /// Reports the complete results in the log's state, except those that were known before.
-    pub(super) fn tell_reports(&mut self, known: &[NodeId]) {
+    pub(in crate::machine) fn tell_reports(&mut self, known: &[NodeId]) {
         let fresh = self.log.state().reports().filter(|(node, ..)| !known.contains(node));
         let said = fresh.map(|(node, result, report)| Event::Reported { node, result, report: report.clone() });
         let said: Vec<Event> = said.collect();
         said.into_iter().for_each(|event| self.event(event));
-    }
-
-    /// Reports the nodes that a view change excluded.
-    fn report_dropped(&mut self, dropped: &[(NodeId, Dropped)]) {
-        for &(node, why) in dropped {
-            if why != Dropped::Left {
-                self.peers.evictions.evict(node, self.timers.now());
-            } else if node == self.identity.me {
-                continue;
-            }
-            self.event(match why {
-                Dropped::Silent => Event::Silent { node },
-                Dropped::Blamed => Event::Blamed { node },
-                Dropped::Left => Event::Left { node },
-            });
-        }
     }
 
     /// Enters a view after skipped entries, and perhaps skipped views.
@@ -311,13 +279,38 @@ impl Machine {
             _ => Before::Skipped,
         };
         if !matches!(before, Before::Skipped) {
-            self.report_dropped(&dropped);
+            self.installing().report_dropped(&dropped);
         }
-        self.install(view, before);
+        self.on_view(view, before);
     }
-
-    /// The lost votes, if most voters returned without theirs: no node can coordinate the group.
-    pub(super) fn votes_lost(&self) -> Option<VotesLost> {
-        votes_lost(&self.identity, &self.log, self.has_coordinator())
+    /// Handles a view that the log installs.
+    pub(in crate::machine) fn on_view(&mut self, view: Arc<View>, before: Before<'_>) {
+        let installed = self.installing().begin(&view, before);
+        self.links().on_view(&view);
+        self.phases().on_view(&view);
+        self.installing().enter(&view, &installed);
+        let follows = installed.follows(self.catch_up.fetches.is_fetching());
+        if view.last {
+            self.close().on_last_view();
+        }
+        if installed.is_complete() && view.last && follows {
+            self.on_final(None);
+        } else if !installed.is_complete() && follows {
+            self.fetch().start(&view);
+        }
+        if installed.rank.is_none() && !view.last {
+            if installed.was_member && !self.closing.departure().is_wanted() {
+                self.event(Event::Evicted { view: view.id });
+            }
+            self.send_rejoin();
+        }
+        if view.last && self.arrival.observes() {
+            self.close().send_report();
+        }
+        if self.is_coordinator() {
+            self.view_change().finish(&view);
+            self.let_go();
+            self.on_early_reports(&view);
+        }
     }
 }

@@ -1,30 +1,20 @@
 //! Start and end of a coordinator's term: the duties of every owner, in order (`protocol.md` §6.1, §6.6).
 
-use crate::command::Command;
 use crate::id::NodeId;
-use crate::io::Event;
 use crate::machine::Machine;
 use crate::machine::coordinating::Coordinating;
 use crate::machine::electorate::Reconfigured;
+use crate::machine::phases::Unfinished;
 use crate::machine::timers::Timer;
-use crate::session::Session;
+use crate::view::View;
 use crate::wire::ControlFrame;
 
 impl Machine {
     /// Starts to coordinate, because this node leads the voters, and takes over its predecessor's work.
-    pub(super) fn begin_coordinating(&mut self, term: u64) {
+    pub(in crate::machine) fn begin_coordinating(&mut self, term: u64) {
         self.coordinating = Some(Coordinating::new(term));
-        self.tracking.on_lead(self.identity.me, term);
         self.plane.forget_ready_report();
-        self.coordinator().on_in_reach();
-        if self.log.state().creator().is_none() && self.arrival.creation().is_some() {
-            self.propose(&Command::Created { creator: self.identity.me });
-        }
-        self.event(Event::Coordinator { node: self.identity.me });
-        if self.arrival.joins_ring() && !self.log.state().is_latest_run(self.identity.me, self.identity.run) {
-            // A restarted process may lead the voters before it has a place on the ring.
-            self.propose(&Command::Incarnate { node: self.identity.me, run: self.identity.run });
-        }
+        self.coordinator().on_lead(term);
         let linked: Vec<NodeId> = self.peers.linked();
         linked.into_iter().for_each(|peer| self.announce(peer));
         if let Some(mut creation) = self.creation() {
@@ -32,31 +22,24 @@ impl Machine {
         }
         self.take_over_phase();
         self.view_change().report_suspects();
-        self.say_report();
+        self.close().send_report();
         self.send_rejoin();
         self.ask_to_leave();
     }
 
     /// Finishes a phase that a predecessor may have begun.
     fn take_over_phase(&mut self) {
-        if self.log.state().view().is_some_and(|view| view.last) {
-            return self.last_installed();
-        }
-        let in_grace = self.session.as_ref().is_some_and(Session::is_in_grace);
-        let period_is_over = in_grace && !self.timers.is_set(Timer::Period);
-        if in_grace {
-            self.propose(&Command::Grace);
-        }
-        if self.closing.is_stopping() {
-            self.view_change().start(true);
-        } else if period_is_over || self.closing.is_wanted() {
-            self.begin_stop();
+        match self.phases().take_over() {
+            Unfinished::LastView => return self.close().on_last_view(),
+            Unfinished::LastChange => self.view_change().start(true),
+            Unfinished::Close => self.begin_close(),
+            Unfinished::Nothing => {}
         }
         self.view_change().replace_stale();
     }
 
     /// Stops to coordinate, because another voter leads, or none.
-    pub(super) fn end_coordinating(&mut self) {
+    pub(in crate::machine) fn end_coordinating(&mut self) {
         self.timers.stop(Timer::Wedge);
         self.timers.stop(Timer::Linger);
         let linked: Vec<NodeId> = self.peers.linked();
@@ -69,28 +52,28 @@ impl Machine {
     }
 
     /// Notifies a linked peer of this group that this node coordinates it, if it does.
-    pub(super) fn announce(&mut self, peer: NodeId) {
+    pub(in crate::machine) fn announce(&mut self, peer: NodeId) {
         if let Some(term) = self.coordinating.as_ref().map(Coordinating::term) {
             self.coordinator().announce(peer, term);
         }
     }
 
     /// Handles a node's claim to coordinate.
-    pub(super) fn on_claim(&mut self, from: NodeId, term: u64) {
+    pub(in crate::machine) fn on_claim(&mut self, from: NodeId, term: u64) {
         if self.coordinator().on_claim(from, term) {
             self.greet_coordinator();
         }
     }
 
     /// Handles a kept claim again, because more of the log is known.
-    pub(super) fn retry_claim(&mut self) {
+    pub(in crate::machine) fn retry_claim(&mut self) {
         if self.coordinator().on_log() {
             self.greet_coordinator();
         }
     }
 
     /// Sends everything to the coordinator that it may not know, on a new link or in a new term.
-    pub(super) fn greet_coordinator(&mut self) {
+    pub(in crate::machine) fn greet_coordinator(&mut self) {
         if !self.has_coordinator() {
             return self.coordinator().on_lost();
         }
@@ -98,7 +81,7 @@ impl Machine {
         let coordinator = self.tracking.node();
         self.coordinator().send_follow(coordinator);
         self.plane.forget_ready_report();
-        self.say_report();
+        self.close().send_report();
         self.view_change().report_suspects();
         self.send_rejoin();
         if self.closing.is_wanted() {
@@ -107,14 +90,29 @@ impl Machine {
         self.ask_to_leave();
     }
 
-    /// Whether a coordinator is known, and linked unless it is this node.
-    pub(super) fn has_coordinator(&self) -> bool {
-        let is_linked = || self.peers.is_linked(self.tracking.node());
-        self.is_coordinator() || (self.tracking.is_elsewhere(self.identity.me) && is_linked())
+    /// Coordinator: notes that a member's links to all others are up. Once that holds for all, a session may begin.
+    pub(in crate::machine) fn on_ready(&mut self, node: NodeId, of: crate::id::ViewId) {
+        if self.phases().on_ready(node, of) {
+            self.reconfigure();
+        }
+    }
+
+    /// Coordinator: handles reports about a view from before it was in force here.
+    pub(in crate::machine) fn on_early_reports(&mut self, view: &View) {
+        let Some(coordinating) = &mut self.coordinating else { return };
+        let (ready, suspicions) = coordinating.on_view(view.id);
+        if let Some(node) = ready
+            && self.phases().report_all_ready(node)
+        {
+            self.reconfigure();
+        }
+        for (from, (of, wedged)) in suspicions {
+            self.view_change().on_suspect(from, of, wedged);
+        }
     }
 
     /// Coordinator: makes the next change of the voters, if one is due.
-    pub(super) fn reconfigure(&mut self) {
+    pub(in crate::machine) fn reconfigure(&mut self) {
         let ends = self.closing.is_stopping() || self.change().is_some();
         // Reports and links from before this process was stopped do not show which voters live.
         if ends || self.peers.has_just_woken(self.timers.now()) {
@@ -122,7 +120,7 @@ impl Machine {
         }
         match self.electorate().map_or(Reconfigured::Nothing, |mut electorate| electorate.reconfigure()) {
             Reconfigured::Proposed => self.run_consensus(),
-            Reconfigured::Settled => self.try_kickstart(),
+            Reconfigured::Settled => self.phases().try_kickstart(),
             Reconfigured::Nothing => {}
         }
     }

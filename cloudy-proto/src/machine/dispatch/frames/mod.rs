@@ -12,7 +12,7 @@ use crate::wire::{ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
 /// A confirmation or an approval, where the member says whether anything follows from it; or signs of life, which only the next
 /// check for failures looks at.
-pub(super) fn only_tallies(input: &Input) -> bool {
+pub(in crate::machine) fn only_tallies(input: &Input) -> bool {
     let tallies =
         |frame: &Frame| matches!(frame, Frame::Tally(TallyFrame::Confirm { .. } | TallyFrame::Approved { .. }));
     match input {
@@ -23,13 +23,21 @@ pub(super) fn only_tallies(input: &Input) -> bool {
 }
 
 impl Machine {
-    pub(super) fn take_frame(&mut self, from: NodeId, incarnation: Incarnation, stream: Stream, frame: Frame) {
+    pub(in crate::machine) fn take_frame(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        stream: Stream,
+        frame: Frame,
+    ) {
         if !self.peers.is_linked(from) {
             return;
         }
         match self.admits(from, incarnation, stream) {
             Admission::Read => {}
-            Admission::Refuse => return self.breach(from, format!("{stream:?} is not its to open in this view")),
+            Admission::Refuse => {
+                return self.outputs.close_link(from, format!("{stream:?} is not its to open in this view"));
+            }
             Admission::Stop | Admission::Wait => return,
         }
         match (stream, frame) {
@@ -37,7 +45,7 @@ impl Machine {
             (Stream::Tally { .. }, Frame::Tally(frame)) => self.take_tally(from, frame),
             (Stream::Result, Frame::Control(ControlFrame::Fetched(fetched))) => self.on_fetched(from, fetched),
             (Stream::Control, Frame::Control(frame)) => self.take_control(from, frame),
-            _ => self.breach(from, format!("a frame that does not belong on {stream:?}")),
+            _ => self.outputs.close_link(from, format!("a frame that does not belong on {stream:?}")),
         }
     }
 
@@ -46,12 +54,12 @@ impl Machine {
         let Some(rank) = member.view.rank_of(from) else { return };
         member.heard(rank, self.timers.now());
         if let Err(breach) = member.take_lane(lane, frame, &mut self.storage.records, &mut self.due) {
-            self.breach(from, breach.to_string());
+            self.outputs.close_link(from, breach.to_string());
         }
     }
 
     /// A part of a frame of a lane.
-    pub(super) fn take_arriving(&mut self, from: NodeId, stream: Stream, bytes: u64) {
+    pub(in crate::machine) fn take_arriving(&mut self, from: NodeId, stream: Stream, bytes: u64) {
         let Stream::Lane { view, lane } = stream else { return };
         let Some(member) = self.plane.member_mut().filter(|member| member.view.id == view) else { return };
         if let Some(rank) = member.view.rank_of(from).filter(|_| self.peers.is_linked(from)) {
@@ -61,7 +69,7 @@ impl Machine {
     }
 
     /// Datagrams of a peer have come.
-    pub(super) fn take_alive(&mut self, peer: NodeId, since: Time) {
+    pub(in crate::machine) fn take_alive(&mut self, peer: NodeId, since: Time) {
         if let Some(member) = self.plane.member_mut()
             && let Some(rank) = member.view.rank_of(peer).filter(|_| self.peers.is_linked(peer))
         {
@@ -99,9 +107,9 @@ impl Machine {
             (None, _) => Ok(None),
         };
         match taken {
-            Ok(Some(heartbeat)) => self.heard_of(from, heartbeat),
+            Ok(Some(heartbeat)) => self.on_heartbeat(from, heartbeat),
             Ok(None) => {}
-            Err(breach) => self.breach(from, breach.to_string()),
+            Err(breach) => self.outputs.close_link(from, breach.to_string()),
         }
     }
 
@@ -113,7 +121,7 @@ impl Machine {
         }
         if self.wedge().freeze(view, again) {
             if last {
-                self.enter_stop();
+                self.close().enter_stop();
             }
             self.view_change().answer(from, view);
         }
@@ -130,7 +138,7 @@ impl Machine {
     }
 
     /// Notes that this node accepts an invitation.
-    pub(super) fn accept_invitation(&mut self, to: NodeId) {
+    pub(in crate::machine) fn accept_invitation(&mut self, to: NodeId) {
         self.arrival.on_accepted();
         self.send_control(to, ControlFrame::Accept { run: self.identity.run });
     }
@@ -152,37 +160,39 @@ impl Machine {
             return;
         }
         if self.log.state().is_closed() && speaks_of_a_running_group(&frame) {
-            return self.say_ended(from);
+            return self.links().send_ended(from);
         }
         match frame {
             ControlFrame::Invite { .. } if self.log.state().view().is_some() || self.identity.is_restored => {}
             ControlFrame::Invite { .. } if from == self.tracking.node() => self.accept_invitation(from),
-            ControlFrame::Invite { .. } => self.breach(from, "it invites to a group that it did not found".to_owned()),
+            ControlFrame::Invite { .. } => {
+                self.outputs.close_link(from, "it invites to a group that it did not found".to_owned())
+            }
             ControlFrame::Accept { run } => {
                 self.creation().into_iter().for_each(|mut creation| creation.on_accept(from, run))
             }
             ControlFrame::Refuse { reason, refusal } => self.on_refuse(from, reason, refusal),
-            ControlFrame::Follow { next, voter, level } => self.follow(from, next, voter, level),
-            ControlFrame::Log { first, entries, term } => self.take_log(from, first, entries, term),
-            ControlFrame::LogState { index, term, state } => {
-                if let Err(error) = self.skip_log(index, term, state) {
-                    self.halt_at_log(index, error);
-                }
-            }
+            ControlFrame::Follow { next, voter, level } => self.on_follow(from, next, voter, level),
+            ControlFrame::Log { first, entries, term } => self.on_log(from, first, entries, term),
+            ControlFrame::LogState { index, term, state } => self.on_log_state_or_halt(index, term, state),
             ControlFrame::Ready { view } => self.on_ready(from, view),
             ControlFrame::Wedge { view, last, again } => self.on_wedge(from, (view, last), again),
             ControlFrame::Wedging { view } => self.view_change().on_wedging(from, view),
             ControlFrame::Wedged(wedged) => self.view_change().on_wedged(from, wedged),
             ControlFrame::Fetch(fetch) => self.serve().on_fetch(from, &fetch),
-            ControlFrame::Fetched(_) => self.breach(from, "a part of a result on the control stream".to_owned()),
-            ControlFrame::Final { result, report } => self.reported(from, result, report),
-            ControlFrame::End => self.asked_to_end(from),
+            ControlFrame::Fetched(_) => {
+                self.outputs.close_link(from, "a part of a result on the control stream".to_owned())
+            }
+            ControlFrame::Final { result, report } => self.close().on_report(from, result, report),
+            ControlFrame::End => self.on_peer_close_request(from),
             ControlFrame::Suspect { view, wedged, .. } => self.view_change().on_suspect(from, view, wedged),
             ControlFrame::Rejoin { view, ready, slower } => {
                 self.view_change().on_rejoin(from, view, ready);
-                self.on_slow_learner(from, slower);
+                self.slow_down().on_rates(from, slower);
             }
-            ControlFrame::SlowDown { node, bytes_per_second } => self.on_slow_down(from, node, bytes_per_second),
+            ControlFrame::SlowDown { node, bytes_per_second } => {
+                self.slow_down().on_limit(from, node, bytes_per_second)
+            }
             ControlFrame::Coordinates { term } => self.on_claim(from, term),
             // Its own driver needs to be told that a group goes on; here it does.
             ControlFrame::Running { .. } => {}
@@ -203,10 +213,10 @@ impl Machine {
                 self.divergence().on_diverged(from, view, (node, theirs), ours, asked_to_join);
             }
             ControlFrame::Consensus(message) => self.on_consensus(from, message),
-            ControlFrame::Ended => self.take_ended(from),
+            ControlFrame::Ended => self.on_peer_closed(from),
             ControlFrame::Absent => self.log.on_votes_lost(from),
-            ControlFrame::Probe { sent_us } => self.take_probe(from, sent_us),
-            ControlFrame::Echo { sent_us } => self.take_echo(from, sent_us),
+            ControlFrame::Probe { sent_us } => self.links().on_probe(from, sent_us),
+            ControlFrame::Echo { sent_us } => self.links().on_echo(from, sent_us),
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::id::Index;
 use crate::machine::Machine;
 use crate::machine::admission::AdmissionHandler;
 use crate::machine::change::ViewChangeHandler;
+use crate::machine::closing::CloseHandler;
 use crate::machine::complete::CompleteHandler;
 use crate::machine::consensus::ConsensusHandler;
 use crate::machine::coordinating::Coordinating;
@@ -15,14 +16,23 @@ use crate::machine::divergence::DivergenceHandler;
 use crate::machine::durable::DurableHandler;
 use crate::machine::electorate::ElectorateHandler;
 use crate::machine::fetch::FetchHandler;
+use crate::machine::install::InstallHandler;
 use crate::machine::join::JoinHandler;
 use crate::machine::leave::LeaveHandler;
+use crate::machine::level::LevelHandler;
+use crate::machine::links::LinkHandler;
+use crate::machine::phases::PhaseHandler;
+use crate::machine::rejoin::RejoinHandler;
+use crate::machine::restore::RestoreHandler;
 use crate::machine::serve::ServeHandler;
+use crate::machine::slow_down::SlowDownHandler;
 use crate::machine::snapshot::SnapshotHandler;
+use crate::machine::status::StatusView;
 use crate::machine::wedge::WedgeHandler;
+use crate::time::Time;
 
 impl Machine {
-    pub(super) fn view_change(&mut self) -> ViewChangeHandler<'_> {
+    pub(in crate::machine) fn view_change(&mut self) -> ViewChangeHandler<'_> {
         ViewChangeHandler {
             identity: &self.identity,
             log: &mut self.log,
@@ -39,13 +49,13 @@ impl Machine {
         }
     }
 
-    pub(super) fn electorate(&mut self) -> Option<ElectorateHandler<'_>> {
+    pub(in crate::machine) fn electorate(&mut self) -> Option<ElectorateHandler<'_>> {
         let coordinating = self.coordinating.as_ref()?;
         Some(ElectorateHandler { identity: &self.identity, log: &mut self.log, coordinating, peers: &self.peers })
     }
 
     /// None at a node that does not create the group.
-    pub(super) fn creation(&mut self) -> Option<CreationHandler<'_>> {
+    pub(in crate::machine) fn creation(&mut self) -> Option<CreationHandler<'_>> {
         Some(CreationHandler {
             identity: &self.identity,
             log: &mut self.log,
@@ -57,7 +67,7 @@ impl Machine {
     }
 
     /// None at a node that does not join.
-    pub(super) fn join(&mut self) -> Option<JoinHandler<'_>> {
+    pub(in crate::machine) fn join(&mut self) -> Option<JoinHandler<'_>> {
         Some(JoinHandler {
             identity: &self.identity,
             log: &self.log,
@@ -71,7 +81,7 @@ impl Machine {
         })
     }
 
-    pub(super) fn admission(&mut self) -> AdmissionHandler<'_> {
+    pub(in crate::machine) fn admission(&mut self) -> AdmissionHandler<'_> {
         AdmissionHandler {
             identity: &self.identity,
             log: &mut self.log,
@@ -85,7 +95,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn coordinator(&mut self) -> CoordinatorHandler<'_> {
+    pub(in crate::machine) fn coordinator(&mut self) -> CoordinatorHandler<'_> {
         CoordinatorHandler {
             identity: &self.identity,
             log: &mut self.log,
@@ -99,7 +109,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn wedge(&mut self) -> WedgeHandler<'_> {
+    pub(in crate::machine) fn wedge(&mut self) -> WedgeHandler<'_> {
         WedgeHandler {
             identity: &self.identity,
             log: &self.log,
@@ -111,7 +121,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn divergence(&mut self) -> DivergenceHandler<'_> {
+    pub(in crate::machine) fn divergence(&mut self) -> DivergenceHandler<'_> {
         DivergenceHandler {
             identity: &self.identity,
             log: &self.log,
@@ -127,7 +137,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn leaving(&mut self) -> LeaveHandler<'_> {
+    pub(in crate::machine) fn leaving(&mut self) -> LeaveHandler<'_> {
         LeaveHandler {
             identity: &self.identity,
             log: &mut self.log,
@@ -143,7 +153,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn consensus(&mut self) -> ConsensusHandler<'_> {
+    pub(in crate::machine) fn consensus(&mut self) -> ConsensusHandler<'_> {
         ConsensusHandler {
             identity: &self.identity,
             log: &mut self.log,
@@ -154,7 +164,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn completeness(&mut self) -> CompleteHandler<'_> {
+    pub(in crate::machine) fn completeness(&mut self) -> CompleteHandler<'_> {
         CompleteHandler {
             identity: &self.identity,
             log: &self.log,
@@ -168,7 +178,7 @@ impl Machine {
             now: self.timers.now(),
         }
     }
-    pub(super) fn fetch(&mut self) -> FetchHandler<'_> {
+    pub(in crate::machine) fn fetch(&mut self) -> FetchHandler<'_> {
         FetchHandler {
             identity: &self.identity,
             log: &self.log,
@@ -184,7 +194,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn serve(&mut self) -> ServeHandler<'_> {
+    pub(in crate::machine) fn serve(&mut self) -> ServeHandler<'_> {
         ServeHandler {
             identity: &self.identity,
             log: &self.log,
@@ -198,7 +208,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn durable(&mut self) -> DurableHandler<'_> {
+    pub(in crate::machine) fn durable(&mut self) -> DurableHandler<'_> {
         DurableHandler {
             identity: &self.identity,
             log: &mut self.log,
@@ -213,7 +223,7 @@ impl Machine {
     }
 
     /// The application's state after an index.
-    pub(super) fn on_snapshot(&mut self, index: Index, state: Bytes) {
+    pub(in crate::machine) fn on_snapshot(&mut self, index: Index, state: Bytes) {
         let mut snapshots = SnapshotHandler {
             identity: &self.identity,
             plane: &self.plane,
@@ -222,5 +232,135 @@ impl Machine {
             outputs: &mut self.outputs,
         };
         snapshots.on_taken(index, state, &mut self.catch_up.transfers.offers, self.timers.now());
+    }
+    pub(in crate::machine) fn links(&mut self) -> LinkHandler<'_> {
+        LinkHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            coordinating: &mut self.coordinating,
+            tracking: &self.tracking,
+            peers: &mut self.peers,
+            plane: &mut self.plane,
+            result: &self.result,
+            storage: &self.storage,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+            due: &self.due,
+        }
+    }
+
+    pub(in crate::machine) fn rejoin(&mut self) -> RejoinHandler<'_> {
+        RejoinHandler {
+            identity: &self.identity,
+            log: &self.log,
+            coordinates: self.coordinating.is_some(),
+            tracking: &self.tracking,
+            arrival: &self.arrival,
+            peers: &mut self.peers,
+            plane: &self.plane,
+            fetches: &self.catch_up.fetches,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+        }
+    }
+
+    pub(in crate::machine) fn slow_down(&mut self) -> SlowDownHandler<'_> {
+        SlowDownHandler {
+            identity: &self.identity,
+            log: &self.log,
+            coordinating: &mut self.coordinating,
+            tracking: &self.tracking,
+            peers: &self.peers,
+            plane: &mut self.plane,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            now: self.timers.now(),
+        }
+    }
+
+    /// What this node knows of its group, at a time.
+    pub(in crate::machine) fn status_view(&self, now: Time) -> StatusView<'_> {
+        StatusView {
+            identity: &self.identity,
+            log: &self.log,
+            coordinating: self.coordinating.as_ref(),
+            tracking: &self.tracking,
+            peers: &self.peers,
+            plane: &self.plane,
+            result: &self.result,
+            storage: &self.storage,
+            session: self.session.as_ref(),
+            fetches: &self.catch_up.fetches,
+            closing: &self.closing,
+            is_halted: self.outputs.is_halted(),
+            now,
+        }
+    }
+    pub(in crate::machine) fn close(&mut self) -> CloseHandler<'_> {
+        CloseHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            coordinating: &mut self.coordinating,
+            tracking: &mut self.tracking,
+            arrival: &self.arrival,
+            peers: &self.peers,
+            plane: &self.plane,
+            result: &mut self.result,
+            storage: &self.storage,
+            session: &mut self.session,
+            closing: &mut self.closing,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+        }
+    }
+
+    pub(in crate::machine) fn phases(&mut self) -> PhaseHandler<'_> {
+        PhaseHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            coordinating: &mut self.coordinating,
+            plane: &mut self.plane,
+            session: &mut self.session,
+            closing: &self.closing,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+        }
+    }
+
+    pub(in crate::machine) fn installing(&mut self) -> InstallHandler<'_> {
+        InstallHandler {
+            identity: &self.identity,
+            log: &self.log,
+            arrival: &mut self.arrival,
+            peers: &mut self.peers,
+            plane: &mut self.plane,
+            result: &mut self.result,
+            storage: &mut self.storage,
+            session: &mut self.session,
+            outputs: &mut self.outputs,
+            timers: &mut self.timers,
+            due: &mut self.due,
+        }
+    }
+
+    pub(in crate::machine) fn restoring(&mut self) -> RestoreHandler<'_> {
+        RestoreHandler {
+            identity: &self.identity,
+            plane: &mut self.plane,
+            result: &mut self.result,
+            storage: &mut self.storage,
+            outputs: &mut self.outputs,
+            now: self.timers.now(),
+        }
+    }
+    pub(in crate::machine) fn level(&mut self) -> LevelHandler<'_> {
+        LevelHandler {
+            identity: &self.identity,
+            log: &mut self.log,
+            coordinating: &mut self.coordinating,
+            now: self.timers.now(),
+        }
     }
 }
