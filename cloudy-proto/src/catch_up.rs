@@ -1,4 +1,4 @@
-//! The retained part of the result, for those who miss some of it (`protocol.md` §7).
+//! The retained part of the result, for nodes that lack some of it (`protocol.md` §7).
 
 use std::collections::VecDeque;
 
@@ -11,33 +11,33 @@ use crate::view::InstalledView;
 /// The newest items of the result, up to a number of bytes of memory.
 #[derive(Debug)]
 pub struct Retained {
-    /// Each with what it costs to give all before it, since some time. Views go with the entry that follows them, so that all
-    /// that begins at the first index is here.
+    /// Each with the cost of sending all items before it. Views are dropped with the entry that follows them, so that all
+    /// items that begin at the first index are here.
     items: VecDeque<(ApprovedItem, u64)>,
-    /// How many of them are entries.
+    /// Number of entries among them.
     entries: usize,
     /// The view in force before the first of them, if it is known.
     in_force: Option<InstalledView>,
-    /// What it costs to give all.
+    /// The cost of sending all.
     cost: u64,
     bytes: u64,
     bytes_max: u64,
-    /// What a transfer is yet to give begins here.
+    /// The first index that a transfer still has to send.
     needed: Option<Index>,
 }
 
-/// What is retained at a position.
+/// The retained part at a position.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Part {
     /// This item, which begins there.
     Item(ApprovedItem),
-    /// The result does not reach as far.
+    /// The result is not that long.
     End,
-    /// Something that is not retained.
+    /// It is not retained.
     Truncated,
 }
 
-/// What an item costs a fetch, towards its credit.
+/// The cost of an item for the credit of a fetch.
 fn cost_of(item: &ApprovedItem) -> u64 {
     match item {
         ApprovedItem::Batch(entry) => entry.batch.fetch_bytes(),
@@ -46,19 +46,19 @@ fn cost_of(item: &ApprovedItem) -> u64 {
 }
 
 impl Retained {
-    /// Nothing yet, of a result of which so many bytes are kept.
+    /// An empty one that keeps up to a number of bytes.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
         Self { items: VecDeque::new(), entries: 0, in_force: None, cost: 0, bytes: 0, bytes_max, needed: None }
     }
 
-    /// Forgets everything: what comes next follows something else, where this view is in force.
+    /// Drops all items. The next one follows another part of the result, where this view is in force.
     pub fn restart(&mut self, in_force: Option<InstalledView>) {
         self.items.clear();
         (self.bytes, self.entries, self.in_force) = (0, 0, in_force);
     }
 
-    /// The memory that it takes.
+    /// Its memory in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -69,12 +69,12 @@ impl Retained {
         self.items.front().map(|(item, _)| item.first_index())
     }
 
-    /// Transfers are yet to give what is kept from an index on: up to as much again is kept for them.
+    /// Notes that transfers still have to send the entries from an index on: up to as much again is retained for them.
     pub(crate) fn need(&mut self, from: Option<Index>) {
         self.needed = from;
     }
 
-    /// Keeps an item, and lets the oldest go where that exceeds the bound; the newest entry always stays.
+    /// Keeps an item, and drops the oldest beyond the bound; the newest entry always stays.
     pub fn push(&mut self, item: ApprovedItem) {
         self.bytes += item.kept_bytes();
         let before = self.cost;
@@ -91,7 +91,7 @@ impl Retained {
         }
     }
 
-    /// The oldest entry goes, with the views before it.
+    /// Drops the oldest entry, with the views before it.
     fn pop_oldest(&mut self) {
         while let Some((item, _)) = self.items.pop_front() {
             self.bytes -= item.kept_bytes();
@@ -137,8 +137,8 @@ impl Retained {
         }
     }
 
-    /// What it costs to give the result from a position on, to its end or up to another index with the views that begin there;
-    /// none if it is not all retained.
+    /// The cost of sending the result from a position on, to its end or up to another index with the views that begin
+    /// there; none if a part of it is not retained.
     pub(crate) fn cost_between(&self, from: Position, before: Option<Index>) -> Option<u64> {
         let cost_at = |place: usize| self.items.get(place).map_or(self.cost, |(_, before)| *before);
         let end =
@@ -146,7 +146,7 @@ impl Retained {
         (from.next >= self.first()?).then(|| end.saturating_sub(cost_at(self.place_of(from))))
     }
 
-    /// Where the item at a position is.
+    /// The place of the item at a position.
     fn place_of(&self, position: Position) -> usize {
         self.items.partition_point(|(item, _)| match item {
             // Up to an index with all that begins there: no view of a later one.
@@ -157,8 +157,8 @@ impl Retained {
 }
 
 impl Stored {
-    /// The stored result from a position on, as [`Input::ResultRead`](crate::Input::ResultRead) takes it: at most so many
-    /// bytes of slot bodies, one entry at least. None if that is not here, or a view of it is missing.
+    /// The stored result from a position on, as [`Input::ResultRead`](crate::Input::ResultRead) takes it: up to a
+    /// number of bytes of slot bodies, one entry at least. None if a part or a view of it is missing.
     #[must_use]
     pub fn part_from(&self, from: Position, bytes_max: usize) -> Option<Vec<ApprovedItem>> {
         let start = self.result.partition_point(|(entry, _)| entry.last_index() < from.next);

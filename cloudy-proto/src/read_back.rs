@@ -72,7 +72,7 @@ pub struct Stored {
     pub(crate) result: VecDeque<(StoredEntry, Batch)>,
     /// Views that begin among those, in order.
     pub(crate) views: Vec<InstalledView>,
-    /// What the entries cost.
+    /// The cost of the entries.
     result_bytes: u64,
     /// The last slot in the result, and its view.
     pub(crate) passed: Option<(ViewId, Place)>,
@@ -81,7 +81,7 @@ pub struct Stored {
     pub(crate) snapshot: Option<StoredSnapshot>,
     /// The base of the stored result, if it does not begin with index 1.
     pub(crate) begins: Option<StoredBase>,
-    /// Later places where it may be begun, in order.
+    /// Later positions at which it may begin, in order.
     pub(crate) bases: Vec<StoredBase>,
 }
 
@@ -91,10 +91,10 @@ impl Stored {
         (self.complete.0 == view.id).then_some(self.complete.1)
     }
 
-    /// Takes a record, in the order in which they were given out.
+    /// Takes a record, in the order of their output.
     ///
     /// # Errors
-    /// The record does not follow those before; nothing of it was taken.
+    /// The record does not follow the earlier ones, and was ignored.
     pub fn take(&mut self, record: Record) -> Result<(), StoredError> {
         match record {
             Record::Vote(vote) => {
@@ -190,7 +190,7 @@ impl Stored {
         if let Some(first) = begins.slot {
             self.slots = self.slots.split_off(&first);
         }
-        // Unless it continues what is there, that is of an earlier part of the result, or of none.
+        // Entries that it does not continue belong to an earlier part of the result, or to none.
         let continues = self.result.front().is_none_or(|(entry, _)| entry.first_index == begins.first_index);
         if !continues {
             self.result.clear();
@@ -207,7 +207,7 @@ impl Stored {
         self.views.retain(|view| view.id() > before);
     }
 
-    /// The views that begin up to one go into what comes before the entries that are here.
+    /// Moves the views that begin up to one into the state before the entries here.
     fn pass_views(&mut self, last: ViewId) {
         let passed = self.views.partition_point(|view| view.id() <= last);
         self.views.drain(..passed).for_each(|view| {
@@ -253,8 +253,8 @@ impl Stored {
         (self.vote.map_or(0, |vote| vote.term), log_term, last)
     }
 
-    /// Others may rely on what is stored, so the group must not be forgotten: a view is in the log, as far as the voter
-    /// holds it or as far as it was applied, or this node was made a voter.
+    /// Whether others may rely on the stored data, so that the group must not be forgotten: a view is in the log, held by
+    /// the voter or applied, or this node was made a voter.
     ///
     /// Until a view is in its log the creator is the only voter and the group has no member, so it has promised nothing.
     #[must_use]
@@ -268,7 +268,7 @@ impl Stored {
         has_view || (rules.holds(Rule::VotersLogIsKept) && (votes || voted_for_view))
     }
 
-    /// Nothing was ever stored.
+    /// Whether nothing was ever stored.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty() && self.log.is_none() && self.vote.is_none() && self.complete.1 == Index(0)
@@ -283,16 +283,16 @@ impl Stored {
     /// The base of the stored result; none if it begins with index 1.
     #[must_use]
     pub fn begins(&self) -> Option<&StoredBase> {
-        // While there is a snapshot, only that names the base.
+        // If there is a snapshot, it names the base.
         self.snapshot.as_ref().map(|snapshot| &snapshot.begins).or(self.begins.as_ref())
     }
 }
 
-/// Reading no more of the result than a process has in memory: first the records of the group, its log and the
+/// Reads no more of the result than a process has in memory: first the records of the group, its log and the
 /// checkpoints, by [`take`](Stored::take), then [`begin_reading`](Stored::begin_reading), then the result's entries from
 /// there on, then the slots from there on.
 impl Stored {
-    /// Chooses the newest checkpoint from which on there are at least so many bytes of result. What is read begins there.
+    /// Chooses the newest checkpoint that at least this number of bytes of result follows. The read part begins there.
     pub fn begin_reading(&mut self, retain_bytes: u64) -> StoredBase {
         let newest_bytes = self.bases.last().map_or(0, |newest| newest.bytes_before);
         let enough = |base: &&StoredBase| newest_bytes.saturating_sub(base.bytes_before) >= retain_bytes;
@@ -301,10 +301,10 @@ impl Stored {
         start.unwrap_or_default()
     }
 
-    /// Takes the next entry with its payloads, and lets the oldest go that exceed the bound; the newest always stays.
+    /// Takes the next entry with its payloads, and drops the oldest entries beyond the bound; the newest always stays.
     ///
     /// # Errors
-    /// It does not follow those before, or there are no payloads.
+    /// It does not follow the earlier entries, or there are no payloads.
     pub fn read_entry(
         &mut self,
         entry: StoredEntry,
@@ -321,7 +321,7 @@ impl Stored {
         Ok(())
     }
 
-    /// Takes the next slot: of those that the result has passed, the last of each lane is enough.
+    /// Takes the next slot. Of the slots that the result has passed, the last of each lane is enough.
     pub fn read_slot(&mut self, view: ViewId, lane: Rank, slot: Slot) {
         if let Some((of, passed)) = self.passed {
             if view < of {
@@ -335,7 +335,7 @@ impl Stored {
         self.slots.insert((view, slot.round, lane), slot);
     }
 
-    /// The stored state after a read of at most so many bytes of the result.
+    /// The stored state after a read of at most this number of bytes of the result.
     ///
     /// # Errors
     /// The records do not follow each other.

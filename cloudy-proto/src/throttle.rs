@@ -4,29 +4,29 @@ use core::time::Duration;
 
 use crate::time::Time;
 
-/// A member may send so much ahead of its limit: timers are not exact.
+/// The time by which a member may send ahead of its limit, because timers are not exact.
 const AHEAD_MAX: Duration = Duration::from_millis(20);
 
-/// A slot delays the next one for this long at most, whatever the limit.
+/// The maximum time by which a slot delays the next one, at any limit.
 const TAKES_MAX: Duration = Duration::from_secs(3_600);
 
 /// The limit of one member. Without one, everything may be sent at once.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
     bytes_per_second: Option<u64>,
-    /// How many members share the limit, less one.
+    /// Number of other members that share the limit.
     others: u64,
-    /// What was sent has used up the limit until then.
+    /// The time until which sent bytes have used up the limit.
     used_until: Time,
 }
 
 impl Throttle {
-    /// Sets or ends the limit. What was sent so far still counts.
+    /// Sets or ends the limit. Bytes that were sent so far still count.
     pub(crate) fn limit(&mut self, bytes_per_second: Option<u64>) {
         self.bytes_per_second = bytes_per_second.map(|bytes| bytes.max(1));
     }
 
-    /// So many members share the limit.
+    /// Sets the number of members that share the limit.
     pub(crate) fn share(&mut self, senders: u64) {
         self.others = senders.saturating_sub(1);
     }
@@ -35,7 +35,7 @@ impl Throttle {
         self.bytes_per_second.is_some()
     }
 
-    /// When the next slot may be sent, if there is a limit.
+    /// The time at which the next slot may be sent, if there is a limit.
     pub(crate) fn free_at(&self) -> Option<Time> {
         self.bytes_per_second.map(|_| Time(self.used_until.0.saturating_sub(AHEAD_MAX.as_micros() as u64)))
     }
@@ -44,14 +44,14 @@ impl Throttle {
         self.free_at().is_none_or(|at| at <= now)
     }
 
-    /// How long so many bytes take at the whole limit.
+    /// The time that a number of bytes takes at the whole limit.
     pub(crate) fn time_of(&self, bytes: u64) -> Duration {
         let Some(rate) = self.bytes_per_second else { return Duration::ZERO };
         let takes_us = u128::from(bytes) * 1_000_000 / u128::from(rate);
         Duration::from_micros(u64::try_from(takes_us).unwrap_or(u64::MAX)).min(TAKES_MAX)
     }
 
-    /// A slot of any size is sent; the next one waits for as long as this one takes at the limit.
+    /// Notes a sent slot of any size. The next one waits for as long as this one takes at the limit.
     pub(crate) fn sent(&mut self, bytes: u64, now: Time) {
         if self.is_limited() {
             self.used_until = self.used_until.max(now) + self.time_of(bytes.saturating_mul(self.others + 1));
@@ -63,7 +63,7 @@ impl Throttle {
 mod tests {
     use super::*;
 
-    /// Bytes that a member sends in slots of a size in so many milliseconds.
+    /// Bytes that a member sends in slots of a size, in a number of milliseconds.
     fn sent_in(throttle: &mut Throttle, slot_bytes: u64, from_ms: u64, to_ms: u64) -> u64 {
         let sends = |ms: &u64| {
             let now = Time(ms * 1_000);

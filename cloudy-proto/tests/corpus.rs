@@ -1,4 +1,4 @@
-//! Every file of the fuzzers' corpus, through what the fuzz targets run.
+//! Every file of the fuzzers' corpus, through the code of the fuzz targets.
 #![expect(clippy::disallowed_methods, reason = "this test's input is files; the crate itself reads none")]
 
 #[path = "../../tests/fuzz/src/lib.rs"]
@@ -26,7 +26,7 @@ use cloudy_proto::{
     ViewId, VoterRole,
 };
 
-/// A decoder's name, which is its target's and its folder's; what is asked of it; and examples of what it takes.
+/// A decoder's name, which is its target's and its folder's; its requirements; and examples of accepted input.
 type Target = (&'static str, fn(&[u8]) -> Result<usize, String>, fn() -> Vec<Bytes>);
 
 const TARGETS: [Target; 6] = [
@@ -119,7 +119,7 @@ fn all_are_in<K: Kinds>(kinds: impl IntoIterator<Item = K>) {
     assert_eq!(missing, [&""; 0], "{}: run `write_the_corpus`", core::any::type_name::<K>());
 }
 
-/// What the good files of a folder hold.
+/// The frames in the good files of a folder.
 fn frames<D: Default, F, E: core::fmt::Debug>(
     target: &str,
     feed: fn(&mut D, &mut &[u8]) -> Result<Option<F>, E>,
@@ -202,7 +202,7 @@ fn write_the_corpus() {
     }
 }
 
-/// What a decoder must refuse, made from what it takes.
+/// Inputs that a decoder must refuse, made from accepted ones.
 fn bad(target: &str, good: &[Bytes]) -> Vec<Vec<u8>> {
     let first = &good[0];
     match target {

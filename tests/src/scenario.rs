@@ -1,5 +1,5 @@
-//! Scenarios that read like stories: found a group, broadcast, break something, expect something. All checkers of the
-//! simulator watch every step.
+//! Scenarios in the simulator: create a group, broadcast, cause a fault, expect a state. All checkers of the simulator run
+//! after each step.
 
 use bytes::Bytes;
 use cloudy_proto::Request;
@@ -19,7 +19,7 @@ impl Scenario {
     /// Creates the plan's group, and runs until every member may broadcast.
     ///
     /// # Errors
-    /// If a checker fails on the way.
+    /// If a checker fails meanwhile.
     pub fn begin(plan: Plan) -> Result<Self, Failure> {
         let mut scenario = Self { world: World::new(plan, false) };
         let members: Vec<usize> = scenario.world.plan.members().collect();
@@ -30,7 +30,7 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// A member broadcasts so many payloads of so many bytes.
+    /// A member broadcasts a number of payloads of a size in bytes.
     ///
     /// # Errors
     /// If a checker fails.
@@ -39,7 +39,7 @@ impl Scenario {
         self.world.broadcast_all(node, (0..payloads).map(payload).collect())
     }
 
-    /// Something goes wrong.
+    /// Causes a fault.
     ///
     /// # Errors
     /// If a checker fails.
@@ -55,7 +55,7 @@ impl Scenario {
         self.ended_by(Plan::CREATOR)
     }
 
-    /// A node ends the group.
+    /// A node requests to close the group.
     ///
     /// # Errors
     /// If a checker fails.
@@ -73,10 +73,10 @@ impl Scenario {
         self.world.fault(Fault::Leave { node })
     }
 
-    /// Goes on until something holds.
+    /// Runs until a condition holds.
     ///
     /// # Errors
-    /// If a checker fails, or it does not come to that before the plan's end.
+    /// If a checker fails, or the condition does not hold before the plan's end.
     pub fn until(&mut self, what: &str, holds: impl Fn(&World) -> bool) -> Result<(), Failure> {
         while !holds(&self.world) {
             let went_on = self.world.step()?;
@@ -91,7 +91,7 @@ impl Scenario {
         Ok(())
     }
 
-    /// Goes on for a while.
+    /// Runs for a time.
     ///
     /// # Errors
     /// If a checker fails.

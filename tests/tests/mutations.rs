@@ -138,7 +138,7 @@ fn a_late_proposal_takes_effect() {
     };
     let (from, caught_up) = (Rule::FromIsLatest, Rule::CoordinatorIsCaughtUp);
     let mut evicting = (1_500..1_500 + SEEDS).filter(|&seed| plan(seed).evicts() && plan(seed).nodes > 3);
-    // Where another checker notices one of the two, the seed shows nothing of the pair.
+    // If another checker detects one of the two, the seed shows nothing about the pair.
     let alone = |seed| [from, caught_up].into_iter().all(|rule| run_without(rule, plan(seed)).failure.is_none());
     let both = |seed| run_without_both(from, caught_up, plan(seed)).failure.map(|failure| (seed, failure));
     let caught = evicting.find_map(|seed| both(seed).filter(|_| alone(seed)));
@@ -188,7 +188,7 @@ fn a_snapshot_carries_no_members() {
     is_caught_in(Rule::SnapshotHasItsView, (0..SEEDS).map(Plan::of).filter(begins_late));
 }
 
-/// Two come at once to a group that retains less than they miss.
+/// Two join at the same time a group that retains less than they miss.
 #[test]
 fn two_wait_for_each_other_for_what_nobody_retains() {
     let plan = |seed| {
@@ -309,8 +309,8 @@ fn a_view_rests_on_a_member_that_is_gone() {
     is_caught_in(Rule::AnswerIsInReach, [plan].into_iter());
 }
 
-/// Of two voters one proposes that the other leaves, and its process starts again with a disk that does not know of that.
-/// The other one leads then, applies its own removal and ends. All power goes soon after a view was installed.
+/// Of two voters one proposes that the other leaves, and its process restarts with a disk that does not have that. The
+/// other one leads then, applies its own removal and ends. All power fails soon after a view was installed.
 #[test]
 fn a_leader_leaves_that_alone_knows_of_its_removal() {
     let plan = |after_us| {
@@ -322,7 +322,7 @@ fn a_leader_leaves_that_alone_knows_of_its_removal() {
     is_caught_in(Rule::LeaverIsLed, (2_000..6_000).step_by(3).map(plan));
 }
 
-/// It was cut off when the group ended, and fetched; then the power goes, and nobody else is there to tell.
+/// It was cut off when the group closed, and fetched; then the power fails, and no other node is there to inform it.
 #[test]
 fn who_fetched_a_final_result_does_not_know_that_it_is_whole() {
     let story = |rules| -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! What goes into the machine and what comes out (the contract is at the top of the crate).
+//! Inputs and outputs of the machine (the contract is at the top of the crate).
 
 mod status;
 
@@ -23,53 +23,54 @@ pub use status::{
     Status, VotesLost, WaitCause, Waiting,
 };
 
-/// The only way into the machine.
+/// An input of the machine, the only way into it.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A link to a peer is up: both sides said hello. Replaces an earlier link, whose frames must not come.
+    /// A link to a peer is up: both sides have sent their hello. It replaces an earlier link, whose frames must not
+    /// arrive any later.
     LinkUp {
         /// The peer.
         peer: NodeId,
-        /// Where it can be reached.
+        /// Its addresses.
         addresses: Vec<SocketAddr>,
         /// The name that it advertises.
         advertised: Option<String>,
     },
-    /// The link to a peer is gone, with all that was in flight on it.
+    /// The link to a peer is gone, with everything in flight on it.
     LinkDown {
         /// The peer.
         peer: NodeId,
     },
-    /// A frame arrived on a stream that [`Machine::admits`](crate::Machine::admits) lets be read.
+    /// A frame arrived on a stream that [`Machine::admits`](crate::Machine::admits) allows to read.
     Frame {
-        /// From whom, as the handshake proved.
+        /// The sender, as the handshake proved.
         from: NodeId,
-        /// The run of the sender's process, as the stream's header says.
+        /// The incarnation of the sender, from the stream's header.
         incarnation: Incarnation,
-        /// On which stream.
+        /// The stream.
         stream: Stream,
-        /// What it says.
+        /// The frame.
         frame: Frame,
     },
-    /// Bytes of a frame that is not complete came on a lane stream. A driver reports them a few times for each heartbeat at
+    /// Bytes of an incomplete frame arrived on a lane stream. A driver reports them a few times for each heartbeat at
     /// most, and may leave them out for frames that arrive within that time.
     Arriving {
-        /// From whom, as the handshake proved.
+        /// The sender, as the handshake proved.
         from: NodeId,
-        /// On which stream.
+        /// The stream.
         stream: Stream,
-        /// How many, beside those reported before.
+        /// Number of bytes, beside those reported before.
         bytes: u64,
     },
-    /// Datagrams of a peer have come since some time, whatever is in them: [`Machine::quiet`](crate::Machine::quiet) names those
-    /// of which that matters.
+    /// Datagrams of a peer arrived after some time, with any content: [`Machine::quiet`](crate::Machine::quiet) names
+    /// the peers for which that matters.
     Alive {
         /// The peer.
         peer: NodeId,
-        /// When one had not come yet.
+        /// A time before their arrival.
         since: Time,
     },
-    /// Payloads to broadcast. Their numbers continue those of the batch before.
+    /// Payloads to broadcast. Their sequence numbers continue those of the batch before.
     Broadcast(Batch),
     /// Payloads wait at the driver, without numbers, until [`Machine::takes_at_once`](crate::Machine::takes_at_once)
     /// accepts them, or no such payload waits any longer.
@@ -77,22 +78,22 @@ pub enum Input {
         /// The cost of the first of them; none if there is none.
         cost_bytes: Option<u64>,
     },
-    /// Something that the application or the operator wants.
+    /// A request of the application or the operator.
     Request(Request),
-    /// `Disk`: what was given out up to this ticket is synced.
+    /// `Disk`: all records up to this ticket are synced.
     Persisted {
-        /// Of the last [`Output::Persist`] that is.
+        /// The ticket of the last such [`Output::Persist`].
         ticket: u64,
     },
     /// `Disk`: the answer to [`Output::ReadResult`].
     ResultRead {
-        /// For whom.
+        /// The peer that lacks the part.
         to: NodeId,
         /// What is stored from the wanted position on, beginning with it and without a gap; nothing if it is not stored yet.
         /// None if the disk does not give it.
         items: Option<Vec<ApprovedItem>>,
     },
-    /// The time that [`Machine::poll_timeout`](crate::Machine::poll_timeout) named has come.
+    /// The time of [`Machine::poll_timeout`](crate::Machine::poll_timeout) has come.
     Timeout,
 }
 
@@ -107,97 +108,97 @@ pub enum Frame {
     Control(ControlFrame),
 }
 
-/// What the application or the operator wants.
+/// A request of the application or the operator.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Creator: ask a node to become a member.
     Invite {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
     /// Creator: no longer wait for a node that was asked.
     Uninvite {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
     /// Creator: install view 1 with everybody who accepted.
     Create {
-        /// The session to run, if the group is one.
+        /// The plan of the session, if the group is one.
         session: Option<SessionPlan>,
     },
     /// End the session now: by the creator at once, by a member by asking it.
     End,
-    /// Leave the ring for good: the group goes on without this node, which learns of [`Event::Left`].
+    /// Leave the ring for good: the group continues without this node, which receives [`Event::Left`].
     Leave,
-    /// The application's state after an index of its result: who comes later may begin with it, and what the result holds
-    /// before it need not be kept. One that comes too late for that is passed over.
+    /// The application's state after an index of its result: late joiners may start from it, and the result before it
+    /// need not be kept. One that comes too late is ignored.
     Snapshot {
-        /// The last index that the state knows.
+        /// The last index that the state includes.
         index: Index,
         /// Up to [`SNAPSHOT_BYTES_MAX`](crate::limits::SNAPSHOT_BYTES_MAX).
         state: Bytes,
     },
-    /// What the application has to say of the final result; said once, after [`Event::Final`].
+    /// The application's report on the final result; it counts once, after [`Event::Final`].
     Report(Bytes),
 }
 
-/// What the machine wants done, in order.
+/// An output of the machine; outputs are carried out in order.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Send a frame to a peer whose link is up.
     Send {
         /// The peer.
         to: NodeId,
-        /// On which stream, opened at its first frame.
+        /// The stream, which its first frame opens.
         stream: Stream,
-        /// What to say.
+        /// The frame.
         frame: Frame,
     },
     /// Close the link to a peer that broke the protocol; it may be dialled again.
     CloseLink {
         /// The peer.
         peer: NodeId,
-        /// In words.
+        /// The reason.
         reason: String,
     },
-    /// Close the link to a peer that has been silent for longer than the failure timeout, and dial it again: a fresh link
-    /// comes up as soon as both directions carry, which a silent one takes long to notice, and may never.
+    /// Close the link to a peer that has been silent for longer than the failure timeout, and dial it again: a fresh
+    /// link comes up as soon as both directions work, which a silent one detects late or never.
     Redial {
         /// The peer.
         peer: NodeId,
     },
-    /// `Disk`: store these, in order and all or none, after all that was given out before, and say
-    /// [`Input::Persisted`] once they are synced. Nothing that others are told builds on them until then.
+    /// `Disk`: store these records, in order and all or none, after all earlier ones, and input [`Input::Persisted`]
+    /// once they are synced. Until then nothing that was sent to others depends on them.
     Persist {
         /// Rises by one each time.
         ticket: u64,
-        /// What to store; nothing if the ticket is only to come after those before.
+        /// The records; empty if the ticket only has to follow earlier ones.
         records: Vec<Record>,
     },
-    /// `Disk`: read a part of the stored result, whatever of it is synced, and say [`Input::ResultRead`]: always, once,
-    /// and in any time. At most one for each peer is in progress.
+    /// `Disk`: read a part of the stored result, as far as it is synced, and input [`Input::ResultRead`]: always, once,
+    /// after any time. At most one for each peer is in progress.
     ReadResult {
-        /// For whom.
+        /// The peer that lacks the part.
         to: NodeId,
         /// Beginning here.
         from: Position,
-        /// At most so many bytes of slot bodies, one entry at least.
+        /// Maximum bytes of slot bodies, one entry at least.
         bytes_max: usize,
     },
-    /// Own payloads have entered the own result; comes before their [`Output::Deliver`].
+    /// Own messages have entered the own result; it precedes their [`Output::Deliver`].
     Approved(Approval),
-    /// The result begins here for the application, with a state that another member's application said, or an earlier
-    /// run's: what is delivered next follows that index.
+    /// The result begins here for the application, with a state of another member's application, or of an earlier
+    /// incarnation: the next delivered entry follows that index.
     Restore {
-        /// The last index that the state knows.
+        /// The last index that the state includes.
         index: Index,
         /// The state.
         state: Bytes,
         /// The view in force at that index: members that an application knows with the state.
         view: Option<InstalledView>,
     },
-    /// The result goes on after an index: what comes before, or follows a state that was restored, is on the disk, and is
-    /// not given out again.
+    /// The result continues after an index: entries before it, or after a restored state, are on the disk and are not
+    /// delivered again.
     Resumed {
         /// The index.
         after: Index,
@@ -206,7 +207,7 @@ pub enum Output {
     },
     /// The result has grown: messages, and views at their places, in one order at all nodes.
     Deliver(ApprovedItem),
-    /// Something happened that users or applications may want to know.
+    /// An event for users or applications.
     Event(Event),
 }
 
@@ -319,7 +320,7 @@ impl Position {
     }
 }
 
-/// Payloads that entered the result together.
+/// Messages that entered the result together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The first payload's index.
@@ -328,18 +329,18 @@ pub struct Entry {
     pub view: ViewId,
     /// The node that broadcast it.
     pub origin: NodeId,
-    /// In which run of its process.
+    /// The incarnation of that node.
     pub incarnation: Incarnation,
     /// The payloads.
     pub batch: Batch,
 }
 
-/// What a kept entry costs beside its payloads: its place in a queue that may have as much room again, and what sharing
-/// and allocating its body takes.
+/// Cost of a retained entry beside its payloads: its place in a queue that may have as much capacity again, and the
+/// overhead of sharing and allocating its body.
 const ENTRY_COST_BYTES: u64 = 2 * (size_of::<Entry>() + size_of::<u64>()) as u64 + 80;
 
 impl Entry {
-    /// What it costs in memory while it is kept, in bytes: at least what is allocated for it.
+    /// Its cost in memory while it is retained, in bytes: at least its allocations.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
         self.batch.body.len() as u64 + ENTRY_COST_BYTES
@@ -352,7 +353,7 @@ impl Entry {
         Self { first_index, view, origin, incarnation, batch }
     }
 
-    /// The part of it from an index on, which it holds.
+    /// The part of it from an index on; it must contain the index.
     #[must_use]
     pub fn beginning_at(self, from: Index) -> Self {
         match from.0.saturating_sub(self.first_index.0) {
@@ -368,58 +369,58 @@ impl Entry {
     }
 }
 
-/// The approval of consecutive own payloads.
+/// The approval of consecutive own messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approval {
-    /// The first payload's number.
+    /// The sequence number of the first message.
     pub first_seq: Seq,
-    /// How many payloads.
+    /// Number of messages.
     pub count: u32,
     /// The first payload's index.
     pub first_index: Index,
     /// The view that approved it.
     pub view: ViewId,
-    /// The members that had confirmed when it entered the result, and how long after it was sent. A member is missing whose
-    /// confirmation was not counted because a view change took its place.
+    /// The members that had confirmed when it entered the result, each with the time from its sending. A member is
+    /// missing if a view change made its confirmation unnecessary.
     pub confirmed: Vec<(NodeId, Duration)>,
 }
 
-/// What became of a broadcast.
+/// The outcome of a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is in the result, for good.
     Approved,
-    /// It is in no result and never will be: its run is over, or the group is.
+    /// It is in no result, for good: its incarnation, or the group, is over.
     Rejected,
     /// It may still be approved.
     Open,
 }
 
-/// Something that happened.
+/// An event of a group.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
     /// An invited node will become a member.
     Accepted {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
-    /// An invited node will not; or a node of the group does not take this one.
+    /// An invited node refused; or a node of the group refuses this one.
     Refused {
-        /// Which.
+        /// The node.
         node: NodeId,
-        /// In words.
+        /// The reason.
         reason: String,
-        /// Whether asking again can help.
+        /// Whether another request can succeed.
         refusal: Refusal,
     },
     /// A view is in force.
     ViewInstalled {
-        /// Which.
+        /// The view.
         view: Arc<View>,
         /// The index of its first message.
         first: Index,
-        /// This node is a member of it.
+        /// Whether this node is a member of it.
         active: bool,
     },
     /// Creator: every member has reported its links to all others up.
@@ -428,61 +429,60 @@ pub enum Event {
     Send {
         /// The periods and the seed.
         plan: SessionPlan,
-        /// Which of the seed's streams is this node's; none for an observer, and for a node that is not on the ring yet,
-        /// which is told again once it is.
+        /// This node's stream of the seed; none for an observer, and for a node that is not on the ring yet, which
+        /// receives another event once it is.
         stream: Option<u64>,
     },
-    /// SEND is over: broadcast nothing more.
+    /// SEND is over: broadcast nothing else.
     Grace,
     /// STOP has begun: a last view change fixes the cut.
     Stop,
-    /// A member gave no answer, and is not in the next view.
+    /// A member did not answer, and is not in the next view.
     Silent {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
-    /// A member answered, but others found it down or held up by it, and it is not in the next view.
+    /// A member answered, but others reported it as failed or stalled, and it is not in the next view.
     Blamed {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
-    /// The result has waited for a member, or for this node's own disk, for this long: reported at a quarter of a second,
-    /// and again whenever that has doubled.
+    /// The result has waited for a member, or for this node's own disk, for this time: reported after a quarter of a
+    /// second, and again whenever it has doubled.
     Waits(Waiting),
-    /// Nobody is left who could say how the view in force ends: the group has stopped (`protocol.md` P7). Said once no
-    /// complete member has answered for the coordinator timeout, and again when it is others who are missing. It is over
+    /// No node in reach knows how the present view ends: the group has stopped (`protocol.md` P7). Reported once no
+    /// complete member has answered for the coordinator timeout, and again if other members are missing. It is over
     /// with the next [`Event::ViewInstalled`].
     NoCompleteMember(NoCompleteMember),
-    /// Most voters are back without their votes: the group has stopped for good, or, on disk, until they are back with their
-    /// data directories. Said once no coordinator has been in reach for the coordinator timeout.
+    /// Most voters returned without their votes: the group has stopped for good, or, on disk, until they return with
+    /// their data directories. Reported once no coordinator has been in reach for the coordinator timeout.
     VotesLost(VotesLost),
-    /// This node's disk is older than what the node has told others: somebody put back a copy of it. It goes on as one
-    /// that has lost its disk.
+    /// This node's disk is older than its messages to others: a copy of it was restored. It continues like a node that
+    /// lost its disk.
     StaleDisk(StaleDisk),
     /// A member has left by itself, and is not in the next view.
     Left {
-        /// Which.
+        /// The node.
         node: NodeId,
     },
-    /// So many processes have started in the group since this node was evicted, or asked to join, that the control log does
-    /// not remember its incarnation: this process cannot join the ring. A process that is started again can.
+    /// The control log has forgotten this node's incarnation, because too many processes started after its eviction or
+    /// request to join: this process cannot join the ring. A restarted process can.
     Forgotten,
-    /// This node is not in the view in force. It follows the result, and comes back as soon as it reaches all
-    /// members.
+    /// This node is not in the present view. It follows the result, and returns as soon as it reaches all members.
     Evicted {
         /// The view.
         view: ViewId,
     },
-    /// This node comes into a running group, and was told who coordinates it: a link to it is wanted.
+    /// This node joins a running group, and received its coordinator: a link to it is wanted.
     Referred {
-        /// Who.
+        /// The coordinator.
         node: NodeId,
-        /// Where it can be reached.
+        /// Its addresses.
         addresses: Vec<SocketAddr>,
     },
-    /// The result is needed from an index on that nobody in reach retains: this node cannot follow it.
+    /// No node in reach retains the result from the needed index on: this node cannot follow it.
     Truncated {
-        /// The first index that is retained.
+        /// The first retained index.
         first: Index,
     },
     /// The result is complete and will not grow.
@@ -490,39 +490,39 @@ pub enum Event {
         /// Its length and digest.
         result: Checkpoint,
     },
-    /// The group is closed, and for some time nobody in reach has given what is missing here of its final result. This node
-    /// goes on asking: it is over with [`Event::Final`].
+    /// The group is closed, and no node in reach has served the missing part of its final result for some time. This
+    /// node continues to request it: it is over with [`Event::Final`].
     FinalResultMissing {
         /// The nodes that should have it.
         sources: Vec<NodeId>,
     },
-    /// Own payloads from a number on are in no result, and never will be.
+    /// Own messages from a sequence number on are in no result, for good.
     Rejected {
-        /// The first of them.
+        /// The first sequence number.
         from: Seq,
     },
     /// A member's result is complete.
     Reported {
-        /// Whose.
+        /// The member.
         node: NodeId,
         /// Its length and digest.
         result: Checkpoint,
-        /// What its application says of it.
+        /// The report of its application.
         report: Bytes,
     },
-    /// Another node coordinates the group from here on, as far as this one knows.
+    /// Another node coordinates the group, as far as this one knows.
     Coordinator {
         /// The coordinator.
         node: NodeId,
     },
-    /// No coordinator has been in reach for too long: no view changes from here, and nothing that needs one is approved,
-    /// until [`Event::Coordinator`].
+    /// No coordinator has been in reach for too long: no view changes here, and nothing that needs a view change is
+    /// approved, until [`Event::Coordinator`].
     CoordinatorLost {
         /// The last one.
         node: NodeId,
     },
-    /// The group is over: everybody has reported, or the time for it is up. A node that misses a part of the final result
-    /// fetches that first.
+    /// The group is closed: every member has reported, or the timeout has passed. A node that lacks a part of the final
+    /// result fetches that first.
     Closed,
     /// The result here and a member's differ, and no majority agrees with this node: it stops (`protocol.md` §8).
     Diverged {
@@ -530,20 +530,21 @@ pub enum Event {
         node: NodeId,
         /// Its digest at an index.
         theirs: Checkpoint,
-        /// The digest here: at the same index, or at another one that both take for the end of the result before one view.
+        /// The digest here: at the same index, or at another one that both have as the end of the result before one
+        /// view.
         ours: Checkpoint,
     },
     /// A committed entry of the control log, or the state that replaces entries, does not decode here: a newer version
-    /// wrote it, or memory is corrupt. This node stops: it takes no part in the group and does not vote any longer. The
-    /// others continue.
+    /// wrote it, or memory is corrupt. This node stops: it takes no part in the group and does not vote. The others
+    /// continue.
     UnreadableLog {
         /// The first position that this node cannot apply.
         index: LogIndex,
-        /// Why it does not decode.
+        /// The reason why it does not decode.
         error: CommandError,
     },
-    /// This node is not on the ring, and the result grows at least as fast as this node fetches it. It goes on as a learner,
-    /// and joins the ring once it is near the end of the result. Reported every 5 s while that is so.
+    /// This node is not on the ring, and the result grows at least as fast as this node fetches it. It continues as a
+    /// learner, and joins the ring once it is near the end of the result. Reported every 5 s while it lasts.
     CannotKeepUp(CannotKeepUp),
     /// This member sends less, because a node cannot keep up and the group's parameters say so
     /// ([`CatchUpPolicy::SlowDown`](crate::CatchUpPolicy::SlowDown)).
@@ -562,22 +563,22 @@ pub enum Event {
     },
     /// Progress of a member, from its heartbeat.
     Progress {
-        /// Whose.
+        /// The member.
         node: NodeId,
         /// The length of its result.
         index: Index,
     },
 }
 
-/// What to do with a stream that a peer has opened (`protocol.md` §4).
+/// The treatment of a stream that a peer has opened (`protocol.md` §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Read it.
     Read,
-    /// Its view is not installed yet: leave it unread, and ask again after the next [`Event::ViewInstalled`].
+    /// Its view is not installed yet: leave it unread, and call again after the next [`Event::ViewInstalled`].
     Wait,
     /// Its view is over: stop it.
     Stop,
-    /// It is not the sender's to open, or its run is not the ring's: close the link.
+    /// The sender may not open it, or its incarnation is not the ring's: close the link.
     Refuse,
 }

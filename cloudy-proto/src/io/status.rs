@@ -1,4 +1,4 @@
-//! What a group looks like from one node.
+//! The status of a group at one node.
 
 use core::fmt;
 use core::time::Duration;
@@ -11,35 +11,35 @@ use crate::digest::Checkpoint;
 use crate::id::{Index, NodeId, Rank, Seq, ViewId};
 use crate::view::View;
 
-/// A member that something waits for.
+/// An own slot that waits for confirmations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PendingSlot {
-    /// The first payload's number.
+    /// The sequence number of the first message.
     pub first_seq: Seq,
-    /// How many payloads.
+    /// Number of messages.
     pub count: u32,
     /// The members that have not confirmed it.
     pub waits_for: Vec<NodeId>,
-    /// For how long.
+    /// The time from its sending.
     pub age: Duration,
 }
 
-/// What a group looks like from one node, at one moment.
+/// The status of a group at one node, at one moment.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Status {
-    /// The view in force, if one is installed.
+    /// The present view, if one is installed.
     pub view: Option<Arc<View>>,
-    /// This node's position in it; none for an observer.
+    /// This node's rank in it; none for an observer.
     pub rank: Option<Rank>,
     /// The coordinator, if it is known and in reach.
     pub coordinator: Option<NodeId>,
     /// For how long the latest coordinator has given no sign of life, and no other is known: none while one gives signs of
     /// life, and once the group is closed.
     pub coordinator_silent_for: Option<Duration>,
-    /// The nodes that vote on the control log, as far as known here (`protocol.md` §6.6). From the moment that most of
-    /// them are gone no view changes.
+    /// The voters of the control log, as far as known here (`protocol.md` §6.6). Without a majority of them no view
+    /// changes.
     pub voters: Vec<NodeId>,
     /// The feature level of the group (`protocol.md` §6.10).
     pub level: u16,
@@ -49,28 +49,28 @@ pub struct Status {
     pub index: Index,
     /// The newest checkpoint of the result.
     pub checkpoint: Checkpoint,
-    /// Where this node keeps what it confirms.
+    /// The place where this node stores messages that it confirms.
     pub durability: Durability,
-    /// The last index that the newest snapshot of the application's state knows; none without one.
+    /// The last index that the newest snapshot of the application's state includes; none without one.
     pub snapshot: Option<Index>,
-    /// Every member: by rank.
+    /// The members, by rank.
     pub members: Vec<MemberStatus>,
-    /// The pending table: own slots that wait for confirmations, oldest first, the first few of them.
+    /// The pending table: the first own slots that wait for confirmations, oldest first.
     pub pending: Vec<PendingSlot>,
-    /// How many own slots wait for confirmations.
+    /// Number of own slots that wait for confirmations.
     pub pending_slots: usize,
-    /// Payloads that wait for a round.
+    /// Number of payloads that wait for a round.
     pub outbox_payloads: u64,
-    /// Bytes of own slots that this node allows itself outside its own result at this moment (`protocol.md` §5); zero
+    /// The present window of this node: the maximum bytes of own slots outside its own result (`protocol.md` §5); zero
     /// while it is no member.
     pub window_bytes: u64,
-    /// Confirmations that this node gave: payloads of others that it confirmed.
+    /// Number of messages of others that this node has confirmed.
     pub confirmations_given: u64,
-    /// What the result waits for.
+    /// The slot that the result waits for.
     pub waits_for: Option<Waiting>,
-    /// What keeps this node from leaving, if it wants to.
+    /// The condition that this node waits for, if it is leaving.
     pub leaving: Option<LeaveWait>,
-    /// Most voters are back without their votes, so the group has stopped.
+    /// Set if most voters returned without their votes, so that the group has stopped.
     pub votes_lost: Option<VotesLost>,
 }
 
@@ -83,7 +83,7 @@ impl Status {
     }
 }
 
-/// What keeps a node from leaving.
+/// The condition that a leaving node waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LeaveWait {
@@ -98,19 +98,19 @@ pub enum LeaveWait {
         /// The least ring size.
         ring_min: u16,
     },
-    /// Nobody on the ring stays, and these members, which were evicted, do not follow the result: nobody takes over. Known
-    /// at the last member, and at the coordinator.
+    /// No member of the ring stays, and these evicted members do not follow the result: none takes over. Known at the
+    /// last member, and at the coordinator.
     Heir {
-        /// The nodes that could.
+        /// The evicted members.
         evicted: Vec<NodeId>,
     },
     /// It is off the ring and still votes: other voters have not replaced it.
     Vote,
-    /// It is off the ring, and the control log does not say that it has left.
+    /// It is off the ring, and the control log does not record that it has left.
     Log,
 }
 
-/// Shown in errors: why it takes so long, and what would help.
+/// The text for errors: the reason for the delay, and the remedy.
 impl fmt::Display for LeaveWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -138,24 +138,24 @@ impl fmt::Display for LeaveWait {
     }
 }
 
-/// The slot that the result's cursor stands at.
+/// The slot at the result's cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
     /// The next index.
     pub index: Index,
-    /// The node that holds the result up: this node itself if its own disk does.
+    /// The node that delays the result: this node itself if its own disk does.
     pub node: NodeId,
-    /// What is missing.
+    /// The missing part.
     pub cause: WaitCause,
-    /// For how long.
+    /// The time from its sending.
     pub age: Duration,
-    /// The ring cannot do without the node: see [`LeastRing`].
+    /// Set if the ring needs the node: see [`LeastRing`].
     pub least_ring: Option<LeastRing>,
 }
 
-/// A view change waits for members, because [`ring_min`](crate::Parameters::ring_min) does not allow a ring of those that are
-/// in reach.
+/// A view change waits for members, because [`ring_min`](crate::Parameters::ring_min) does not allow a ring of those in
+/// reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeastRing {
@@ -165,7 +165,7 @@ pub struct LeastRing {
     pub ring_min: u16,
 }
 
-/// What a result waits for at its cursor.
+/// The cause for which a result waits at its cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitCause {
@@ -179,7 +179,7 @@ pub enum WaitCause {
     OwnDisk,
 }
 
-/// Why a node is not on the ring: the result grows at least as fast as the node fetches it.
+/// The reason for which a node is not on the ring: the result grows at least as fast as the node fetches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CannotKeepUp {
@@ -214,7 +214,7 @@ impl fmt::Display for SlowDownEnd {
     }
 }
 
-/// Shown in logs and errors: both rates, and what would help.
+/// The text for logs and errors: both rates, and the remedy.
 impl fmt::Display for CannotKeepUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [fetched, grown] = [self.fetched, self.grown].map(|bytes| bytes as f64 / 1e6);
@@ -226,34 +226,35 @@ impl fmt::Display for CannotKeepUp {
     }
 }
 
-/// Why a group has stopped: none of its members that answer has the result up to the view's first index. What was approved
-/// lives on only with those that are missing.
+/// The reason for which a group has stopped: no member that answers has the result up to the view's first index.
+/// Approved messages survive only at the missing members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NoCompleteMember {
-    /// The view that nobody can end.
+    /// The view whose end is unknown.
     pub view: ViewId,
-    /// Members that may have the whole result, and give no answer: the group goes on once one of them is back that has.
+    /// Members that may have the whole result, and do not answer: the group continues once one of them returns with it.
     pub missing: Vec<NodeId>,
-    /// Members that are back without what they held: in another run (`Memory`), or on another disk (`Disk`).
+    /// Members that returned without data: as another incarnation (`Memory`), or with another disk (`Disk`).
     pub lost: Vec<NodeId>,
-    /// Where members keep the result: what is in memory only goes with its process.
+    /// The durability of the result: data in memory is lost with its process.
     pub durability: Durability,
 }
 
-/// Why a group has stopped: most of its voters run on, or are back, without their votes, so no majority can ever agree.
+/// The reason for which a group has stopped: most of its voters run without their votes, so there is never a majority
+/// again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VotesLost {
-    /// Voters that came back without their votes.
+    /// Voters that returned without their votes.
     pub lost: Vec<NodeId>,
-    /// How many vote in all.
+    /// Number of all voters.
     pub voters: usize,
-    /// Where votes are kept: what is in memory only is gone with its process.
+    /// The durability of votes: data in memory is lost with its process.
     pub durability: Durability,
 }
 
-/// What was lost, and what helps: shown in logs and errors.
+/// The text for logs and errors: the loss, and the remedy.
 impl fmt::Display for VotesLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.lost.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
@@ -273,11 +274,11 @@ impl fmt::Display for VotesLost {
     }
 }
 
-/// What shows that a disk is older than what its node has told others (`protocol.md` §6.3, §6.6).
+/// The evidence that a disk is older than its node's messages to others (`protocol.md` §6.3, §6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StaleDisk {
-    /// The group has gone on from the node's answer for a view, and the disk does not know of one.
+    /// The group has continued from the node's answer for a view, and the disk does not have that answer.
     Answer {
         /// The view.
         view: ViewId,
@@ -299,29 +300,29 @@ impl fmt::Display for StaleDisk {
     }
 }
 
-/// A member as another sees it.
+/// The status of a member, as another one sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemberStatus {
-    /// Who.
+    /// The id of the node.
     pub node: NodeId,
-    /// The link to it is up (always, for this node itself).
+    /// Whether the link to it is up (always, for this node itself).
     pub linked: bool,
     /// It was heard from within the time that a living member may be silent (always, for this node itself).
     pub alive: bool,
-    /// It has reported that its links to all others are up. Only the coordinator knows that.
+    /// Whether it has reported that its links to all others are up. Only the coordinator knows that.
     pub ready: bool,
-    /// Its lane as held here: the first round not held.
+    /// The frontier of its lane here: the first round that is not held.
     pub frontier: u64,
-    /// Its lane's approved frontier as known here.
+    /// The approved frontier of its lane, as known here.
     pub approved: u64,
-    /// What it has confirmed of this node's lane.
+    /// The frontier of this node's lane that it has confirmed.
     pub confirmed: u64,
-    /// The length of its result when it was last heard of.
+    /// The length of its result in its last heartbeat.
     pub index: Index,
 }
 
-/// Where a group stands.
+/// The phase of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Waiting for view 1, or for the kickstart.
@@ -329,7 +330,7 @@ pub enum Phase {
     Start,
     /// Members broadcast.
     Send,
-    /// Members finish.
+    /// Messages in flight are approved.
     Grace,
     /// The last view change is in progress.
     Stop,
@@ -337,7 +338,7 @@ pub enum Phase {
     Done,
 }
 
-/// What was lost, and what would help: shown in logs and by programs.
+/// The text for logs and programs: the loss, and the remedy.
 impl fmt::Display for NoCompleteMember {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no node in reach has the whole result of view {}: nothing is approved", self.view)?;

@@ -30,8 +30,8 @@ use crate::view::View;
 use crate::view_change::ViewChange;
 use crate::wire::{ControlFrame, Wedged};
 
-/// Handles everything from the present view to the next one. At the coordinator it uses [`WedgeHandler`] for this
-/// node's own place, and frames for other members.
+/// Handles everything from the present view to the next one. The coordinator uses [`WedgeHandler`] for its own place, and
+/// frames for other members.
 pub(super) struct ViewChangeHandler<'a> {
     pub(super) identity: &'a Identity,
     pub(super) log: &'a mut ControlLog,
@@ -47,7 +47,7 @@ pub(super) struct ViewChangeHandler<'a> {
     pub(super) due: &'a Due,
 }
 
-/// At every member.
+/// The side of every member.
 impl ViewChangeHandler<'_> {
     /// Finds members that have failed or stalled, and reports them.
     pub(super) fn suspect(&mut self) {
@@ -116,7 +116,7 @@ impl ViewChangeHandler<'_> {
     }
 }
 
-/// At the coordinator.
+/// The coordinator's side.
 impl ViewChangeHandler<'_> {
     /// Handles findings of a member of the present view, or a wedge by a predecessor. The findings themselves are in
     /// its answer to `Wedge`: here they only start the view change.

@@ -180,7 +180,7 @@ impl CoordinatorHandler<'_> {
     }
 }
 
-/// The lost votes, if there are so many that no node can coordinate the group.
+/// The lost votes, if no node can coordinate the group without them.
 pub(super) fn votes_lost(identity: &Identity, log: &ControlLog, has_coordinator: bool) -> Option<VotesLost> {
     let may_be_stuck = !has_coordinator && !log.state().is_closed();
     let (lost, voters) = log.lost_majority().filter(|_| may_be_stuck)?;

@@ -25,7 +25,7 @@ use crate::wire::{ControlFrame, Fetch};
 const SILENT_TRIPS: u32 = 4;
 /// … doubled with each silent source before it, at most this number of times …
 const SILENCES_COUNTED_MAX: u32 = 4;
-/// … and up to this.
+/// Maximum of that time.
 const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// The number of steps in which the window is granted again …
 const GRANTS_PER_WINDOW: u64 = 4;

@@ -81,12 +81,12 @@ pub(super) struct Fetching {
     /// Number of received bytes.
     pub(super) received: u64,
     pub(super) keep_up: KeepUp,
-    /// The result reaches the first index of the view in force.
+    /// Whether the result reaches the first index of the present view.
     pub(super) reaches: bool,
-    /// Nodes that do not retain the missing entries, and the first index that each retains.
+    /// Nodes that do not retain the missing entries, with the first index that each retains.
     pub(super) truncated: BTreeMap<NodeId, Index>,
     pub(super) truncated_since: Option<Time>,
-    /// Nodes that lack the beginning of the view as well, and the end of each one's result.
+    /// Nodes that lack the beginning of the view as well, with the end of each one's result.
     pub(super) behind: BTreeMap<NodeId, Index>,
     /// The received part of an entry or of a snapshot.
     pub(super) held: Held,

@@ -1,4 +1,4 @@
-//! A view comes into force (`protocol.md` §6.4).
+//! The installation of a view (`protocol.md` §6.4).
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ use crate::session::Session;
 use crate::stored::Record;
 use crate::view::{InstalledView, Origin, View};
 
-/// What came before a view that is installed.
+/// The views before an installed one.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Before<'a> {
     /// It is the first.
     Nothing,
-    /// The view in force so far, which ended at the cut.
+    /// The view so far, which ended at the cut.
     View { view: &'a View, cut: &'a [Round] },
     /// Views that this node does not know.
     Skipped,

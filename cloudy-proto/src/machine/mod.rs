@@ -1,4 +1,4 @@
-//! One group at one node: the state machine that everything drives (the contract is at the top of the crate).
+//! One group at one node: the state machine that a driver calls (the contract is at the top of the crate).
 
 mod admission;
 mod arrival;
@@ -89,7 +89,7 @@ use tracking::CoordinatorTracking;
 pub use config::{MachineConfig, Role};
 pub use status::FinalOutcomes;
 
-/// One group at one node. Its `Debug` shows all that decides what it does next, for tests.
+/// One group at one node. For tests, its `Debug` output has everything that decides its next actions.
 #[derive(Debug)]
 pub struct Machine {
     identity: Identity,
@@ -157,19 +157,19 @@ impl Machine {
         machine
     }
 
-    /// What a machine does before anything else.
+    /// The first actions of a machine.
     fn start(&mut self) {
         if self.log.voter().is_some() {
             self.set_timer(Timer::Consensus, CONSENSUS_TICK);
             self.run_consensus();
         }
         if !self.arrival.is_joining() {
-            // A node that is there before the first view has all of the result from its start.
+            // A node from before the first view has all of the result from its start.
             self.storage.records.keep(Record::Complete { view: ViewId(0), first: Index(1) });
         }
     }
 
-    /// The only way in.
+    /// Handles an input, the only way in.
     pub fn handle(&mut self, now: Time, input: Input) {
         debug_assert!(now >= self.timers.now(), "time never runs backwards");
         if let Some(view) = self.log.state().view() {
@@ -199,7 +199,7 @@ impl Machine {
         self.run_consensus();
     }
 
-    /// The next thing to do; none once all that follows from the inputs so far was given out.
+    /// The next output; none once all outputs of the inputs so far were taken.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.due.take(Cause::Outputs) && !self.outputs.is_halted() {
             self.derive();
@@ -207,13 +207,14 @@ impl Machine {
         self.outputs.pop()
     }
 
-    /// Whether [`poll_output`](Self::poll_output) has to be called: cheap, so that a driver of many groups asks each of them.
+    /// Whether [`poll_output`](Self::poll_output) has to be called: cheap, so that a driver of many groups can check
+    /// each of them.
     #[must_use]
     pub fn has_output(&self) -> bool {
         self.due.has(Cause::Outputs) || !self.outputs.is_empty()
     }
 
-    /// When to call `handle` with [`Input::Timeout`] at the latest. Ask after the outputs were taken.
+    /// The time by which `handle` has to be called with [`Input::Timeout`]. Call it after the outputs were taken.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         if self.outputs.is_halted() {
@@ -225,8 +226,8 @@ impl Machine {
         [self.timers.next(), turn_ends, due_at].into_iter().flatten().min()
     }
 
-    /// What to do with a stream that a peer has opened (`protocol.md` §4). Frames may be handed in from
-    /// [`Admission::Read`] streams only.
+    /// The treatment of a stream that a peer has opened (`protocol.md` §4). Frames may be passed in only from streams
+    /// with [`Admission::Read`].
     #[must_use]
     pub fn admits(&self, from: NodeId, incarnation: Incarnation, stream: Stream) -> Admission {
         let Some(of) = stream.view() else { return Admission::Read };
@@ -245,9 +246,9 @@ impl Machine {
         }
     }
 
-    /// The outbox has room: payloads handed in now go into the next slot. The driver leaves the rest where the
-    /// application puts it, so that slots grow while the window is closed. False until the log lists this process: a
-    /// payload has no message id before that.
+    /// Whether the outbox has capacity, so that payloads enter the next slot. The driver leaves the others with the
+    /// application, so that slots grow while the window is closed. False until the log lists this process: a payload
+    /// has no message id before that.
     #[must_use]
     pub fn wants_payload(&self) -> bool {
         let has_ids = self.identity.incarnation > Incarnation(0);
@@ -262,14 +263,14 @@ impl Machine {
         is_allowed && self.plane.member().is_some_and(|member| member.takes_at_once(cost_bytes))
     }
 
-    /// Bytes of own slots that this node allows itself outside its own result at this moment (`protocol.md` §5); zero
+    /// The present window of this node: the maximum bytes of own slots outside its own result (`protocol.md` §5); zero
     /// while it is no member.
     #[must_use]
     pub fn window_bytes(&self) -> u64 {
         self.plane.member().map_or(0, Member::window_bytes)
     }
 
-    /// The run of this node's process in the group; zero while none is assigned.
+    /// The incarnation of this node in the group; zero while none is assigned.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.identity.incarnation
@@ -282,21 +283,21 @@ impl Machine {
         self.arrival.observes() || self.only_creates()
     }
 
-    /// This node created the group and takes no place on its ring, as its role says, or as the log does.
+    /// Whether this node created the group and takes no place on its ring, by its role or by the log.
     fn only_creates(&self) -> bool {
         let without_place = self.arrival.creation().is_some_and(|creation| !creation.takes_place());
         let is_unlisted = self.log.state().view().is_some() && self.log.state().incarnation(self.identity.me).is_none();
         without_place || (self.log.state().creator() == Some(self.identity.me) && is_unlisted)
     }
 
-    /// A node that this one asked to join, or that is or was of the group: others have no say in it.
+    /// Whether a node is a contact of this one, or is or was of the group: frames of other nodes are ignored.
     #[must_use]
     pub fn is_of_group(&self, node: NodeId) -> bool {
         let is_asked = self.arrival.joining().is_some_and(|joining| joining.relies_on(node));
         is_asked || self.log.state().was_member(node) || self.log.state().creator() == Some(node)
     }
 
-    /// Where the group keeps its result.
+    /// The durability of the group's result.
     #[must_use]
     pub fn durability(&self) -> Durability {
         self.identity.durability
@@ -308,13 +309,13 @@ impl Machine {
         self.identity.group
     }
 
-    /// The number of the last own payload in the result.
+    /// The sequence number of the last own message in the result.
     #[must_use]
     pub fn last_approved(&self) -> Seq {
         self.result.state().last_seq(self.identity.me, self.identity.incarnation)
     }
 
-    /// The number of the last own payload that has a slot.
+    /// The sequence number of the last own message with a slot.
     #[must_use]
     pub fn last_sent(&self) -> Seq {
         Seq(self.plane.outbox().last_seq().0 - self.plane.outbox().payloads())
@@ -409,7 +410,7 @@ impl Machine {
         Some(crate::wire::encode_log_state(&self.log.state().log_state()))
     }
 
-    /// Derives what follows from the inputs so far.
+    /// Derives the effects of the inputs so far.
     fn derive(&mut self) {
         if let (Some(member), outbox) = self.plane.parts_mut() {
             let own = (self.identity.me, self.identity.incarnation);
@@ -432,7 +433,7 @@ impl Machine {
         self.close().retire();
     }
 
-    /// What this node reports of itself to the others.
+    /// This node's heartbeat for the others.
     fn heartbeat(&self) -> Heartbeat {
         let now = self.timers.now();
         self.plane.heartbeat(&self.result, self.storage.syncs.slowest_ms(now), now)
@@ -442,7 +443,7 @@ impl Machine {
         self.timeouts_at(self.timers.now())
     }
 
-    /// How long this node waits for others, at a time.
+    /// The timeouts of this node at a time.
     fn timeouts_at(&self, now: Time) -> Timeouts<'_> {
         Timeouts::new(&self.identity, &self.log, &self.peers, &self.storage, now)
     }
@@ -456,7 +457,7 @@ impl Machine {
         self.coordinating.as_ref().and_then(Coordinating::change)
     }
 
-    /// Only the coordinator knows the nodes that leave.
+    /// Whether a node leaves. Only the coordinator knows.
     #[cfg(test)]
     fn is_leaving(&self, node: NodeId) -> bool {
         self.coordinating.as_ref().is_some_and(|coordinating| coordinating.is_leaving(node))

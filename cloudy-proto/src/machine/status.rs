@@ -119,7 +119,7 @@ impl StatusView<'_> {
         }
     }
 
-    /// What keeps this node from leaving; none unless it wants to.
+    /// The condition that this node waits for, if it is leaving.
     fn leave_wait(&self) -> Option<LeaveWait> {
         let view = self
             .log

@@ -53,7 +53,7 @@ pub(crate) struct Member {
     rules: Rules,
 }
 
-/// Where a view begins in the result.
+/// The start of a view in the result.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
     /// The index of the view's first message.
@@ -67,7 +67,7 @@ pub(crate) struct Start {
 pub(crate) struct LaneMarks {
     pub(crate) frontier: Round,
     pub(crate) approved: Round,
-    /// How far the lane's owner has confirmed the own lane.
+    /// The last round of the own lane that the lane's owner has confirmed.
     pub(crate) confirmed: Round,
 }
 
@@ -376,7 +376,7 @@ impl Member {
         own
     }
 
-    /// Removes the own payloads outside the result, whatever their outcome: this node is no survivor.
+    /// Removes the own payloads outside the result, with any outcome: this node is no survivor.
     pub(crate) fn take_own(&mut self) -> Vec<Batch> {
         self.wedged = true;
         self.lanes[self.rank.at()].cut(Round(0)).collect()

@@ -16,10 +16,10 @@ use crate::slot::Slot;
 use crate::view::{InstalledView, Place};
 use crate::wire::{ConsensusMessage, NameReport, WireVersions};
 
-/// Which stream of a link a frame travels on. Nothing relies on the order between two streams.
+/// The kind of stream on a link. Nothing depends on the order between two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Stream {
-    /// Frames about groups that need not exist yet: [`NodeFrame`]. Its header names no group (all zero).
+    /// Frames about groups that need not exist yet: [`NodeFrame`]. Its header has no group (all zero).
     Node,
     /// Creation, the control log, view changes, requests: [`ControlFrame`].
     Control,
@@ -35,13 +35,13 @@ pub enum Stream {
         /// The lane's owner.
         lane: Rank,
     },
-    /// Parts of the result and of snapshots for a node that fetches: [`ControlFrame::Fetched`] only. It is a stream of its
-    /// own so that no other frame waits behind them.
+    /// Parts of the result and of snapshots for a node that fetches: only [`ControlFrame::Fetched`]. It is a separate
+    /// stream so that no other frame waits behind them.
     Result,
 }
 
 impl Stream {
-    /// The view that the stream belongs to, if it belongs to one.
+    /// The view of the stream, if it has one.
     #[must_use]
     pub fn view(self) -> Option<ViewId> {
         match self {
@@ -51,20 +51,20 @@ impl Stream {
     }
 }
 
-/// What each stream opens with.
+/// The beginning of each stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamHeader {
     /// The versions that the sender speaks.
     pub versions: WireVersions,
     /// The group.
     pub group: GroupId,
-    /// The run of the sender's process; zero while none is assigned.
+    /// The incarnation of the sender; zero while none is assigned.
     pub incarnation: Incarnation,
-    /// What the stream carries.
+    /// The kind of stream.
     pub stream: Stream,
 }
 
-/// What a lane stream carries.
+/// A frame on a lane stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LaneFrame {
     /// A message slot.
@@ -73,31 +73,31 @@ pub enum LaneFrame {
     Skip {
         /// The round after the lane's previous message slot.
         prev: Round,
-        /// The first round that this says nothing of.
+        /// The first round that the frame does not cover.
         frontier: Round,
     },
 }
 
-/// Whether a node that is refused should ask again.
+/// Whether a refused node should repeat its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Refusal {
-    /// It is too early, or something else that passes: the same question may be answered otherwise later.
+    /// The reason is temporary: a later request may be accepted.
     NotYet,
     /// The answer stays the same.
     Final,
-    /// The group has stopped for good: a node that waits for it waits in vain.
+    /// The group has stopped for good: a node that waits for it would wait for ever.
     Gone,
 }
 
-/// What the node stream carries: what does not belong to an existing group.
+/// A frame on the node stream, independent of existing groups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeFrame {
-    /// First on every link, from both sides: only then is the link up.
+    /// The first frame on every link, from both sides; only then the link is up.
     Hello {
-        /// Where the sender can be reached.
+        /// The addresses of the sender.
         addresses: Vec<SocketAddr>,
-        /// The sender's process: another process with the same identity has another number, and one that was started
-        /// later, by its own clock, a higher one.
+        /// The sender's process number: another process with the same identity has another number, and one that was
+        /// started later, by its own clock, a higher one.
         process: u64,
         /// `HOST:PORT` at which others find the sender, also after its address has changed.
         advertised: Option<String>,
@@ -111,86 +111,86 @@ pub enum NodeFrame {
     Refused {
         /// The group's name.
         name: String,
-        /// In words.
+        /// The reason.
         reason: String,
-        /// Whether asking again can help.
+        /// Whether another request can succeed.
         refusal: Refusal,
     },
-    /// Asks the receiver to let the sender read along in a group.
+    /// Requests the receiver to admit the sender as an observer of a group.
     Observe {
         /// The group's name.
         name: String,
     },
-    /// Identities that no node may link to; the receiver passes on what it did not know.
+    /// Identities that no node may link to; the receiver forwards those that it did not know.
     Revoked {
-        /// The sender's operator revoked them; otherwise the sender was told.
+        /// Whether the sender's operator revoked them; otherwise the sender received them from others.
         own: bool,
         /// The identities.
         nodes: Vec<NodeId>,
     },
-    /// The sender's certificate under another cluster key, for the same public key as the link's own: it vouches for the
-    /// link once the former key is no longer accepted. X.509, DER.
+    /// The sender's certificate under another cluster key, for the same public key as the link's own. It vouches for
+    /// the link once the former key is not accepted. X.509, DER.
     Certificate(Bytes),
-    /// Another process with the receiver's identity has linked to the sender. A receiver that runs answers by
-    /// [`NodeFrame::Present`]; of the two processes the one with the higher number ends (`protocol.md` §4).
+    /// Another process with the receiver's identity has linked to the sender. A running receiver answers with
+    /// [`NodeFrame::Present`]; of the two processes the one with the higher number stops (`protocol.md` §4).
     SameIdentity {
         /// The other process.
         process: u64,
-        /// Where it was last heard from.
+        /// Its last source address.
         address: SocketAddr,
     },
     /// Answers [`NodeFrame::SameIdentity`].
     Present,
-    /// Where the sender is linked to another member of a group of the receiver's: that one is not where the group's view
-    /// says. A hint: the handshake decides who is there.
+    /// The address at which the sender is linked to another member of a group of the receiver's, if it differs from the
+    /// group's view. A hint: the handshake decides which node is there.
     Located {
         /// The member.
         node: NodeId,
-        /// Where the sender hears it from.
+        /// Its address at the sender.
         address: SocketAddr,
     },
     /// What the sender has under a group's name; answered if the sender opens a group of that name.
     Named(Box<NameReport>),
 }
 
-/// What a control stream carries.
+/// A frame on a control stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlFrame {
     /// The creator asks the receiver to become a member.
     Invite {
         /// The group's name.
         name: String,
-        /// Where the group keeps its result: with `Disk` every member needs a data directory.
+        /// The durability of the group's result: with `Disk` every member needs a data directory.
         durability: Durability,
     },
     /// Answers [`ControlFrame::Invite`].
     Accept {
-        /// The process's own name for its run.
+        /// The process's own number for its incarnation.
         run: u64,
     },
     /// Answers [`ControlFrame::Invite`].
     Refuse {
-        /// In words.
+        /// The reason.
         reason: String,
-        /// Whether asking again can help.
+        /// Whether another request can succeed.
         refusal: Refusal,
     },
-    /// Asks for the log from an entry on; of the coordinator also for those that are yet to come.
+    /// Requests the log from an entry on; from the coordinator also future entries.
     Follow {
-        /// The first entry wanted.
+        /// The first requested entry.
         next: LogIndex,
-        /// The sender's name in the consensus library; zero while it has none.
+        /// The sender's id in the consensus library; zero while it has none.
         voter: ConsensusId,
         /// The highest feature level that the sender supports.
         level: u16,
     },
     /// Committed entries of the control log, consecutive.
     Log {
-        /// The first one's position.
+        /// The position of the first one.
         first: LogIndex,
         /// Encoded [`Command`](crate::Command)s.
         entries: Vec<Bytes>,
-        /// The term of the last one, by which a voter knows that its own is committed; zero if that is not known.
+        /// The term of the last one, by which a voter knows that its own is committed; zero if it is unknown.
         term: u64,
     },
     /// The sender's links to all other members of a view are up.
@@ -198,18 +198,19 @@ pub enum ControlFrame {
         /// The view.
         view: ViewId,
     },
-    /// Asks a member to freeze a view (`protocol.md` §6.2).
+    /// Requests a member to freeze a view (`protocol.md` §6.2).
     Wedge {
         /// The view.
         view: ViewId,
-        /// No view is to follow the next: STOP.
+        /// Whether no view follows the next one: STOP.
         last: bool,
-        /// Too few would be left after the answers so far: what is found at this moment counts, and not what has healed.
+        /// Whether too few would be left after the answers so far: then only present findings count, and not those that
+        /// have healed.
         again: bool,
     },
     /// Answers [`ControlFrame::Wedge`].
     Wedged(Wedged),
-    /// Asks for the result from an index on (`protocol.md` §7.7).
+    /// Requests the result from an index on (`protocol.md` §7.7).
     Fetch(Fetch),
     /// Answers [`ControlFrame::Fetch`], on the stream for results.
     Fetched(Fetched),
@@ -217,116 +218,116 @@ pub enum ControlFrame {
     Final {
         /// Its length and digest.
         result: Checkpoint,
-        /// What the application has to say of it.
+        /// The report of the application.
         report: Bytes,
     },
-    /// Asks the coordinator to end the session now.
+    /// Requests the coordinator to end the session at once.
     End,
-    /// Reports members that seem to have failed or to stall (`protocol.md` §6.1).
+    /// Reports members that seem to have failed or stalled (`protocol.md` §6.1).
     Suspect {
         /// The view.
         view: ViewId,
-        /// Who, and why.
+        /// The members, with the reasons.
         findings: Findings,
-        /// The sender has wedged the view, and waits for the next.
+        /// Whether the sender has wedged the view, and waits for the next one.
         wedged: bool,
     },
-    /// A node that was evicted has the result nearly to its end, and links to all members: it would be a joiner.
+    /// An evicted node has the result nearly to its end, and links to all members: it requests to become a joiner.
     Rejoin {
-        /// The view in force, as it knows.
+        /// The present view, as it knows it.
         view: ViewId,
-        /// It has links to all its members, and little of the result is missing.
+        /// Whether it has links to all its members, and lacks little of the result.
         ready: bool,
         /// It cannot keep up (`protocol.md` §7.9).
         slower: Option<Rates>,
     },
-    /// The sender coordinates the group; of two who say so the one with the higher term does.
+    /// The sender coordinates the group; of two such senders the one with the higher term does.
     Coordinates {
         /// The consensus library's term.
         term: u64,
     },
-    /// Between two voters.
+    /// A message between two voters.
     Consensus(ConsensusMessage),
-    /// Asks the coordinator for a view without the sender.
+    /// Requests a view without the sender from the coordinator.
     Leave,
-    /// The sender does not coordinate the group, or not.
+    /// The sender does not coordinate the group, or has stopped to do so.
     Resigned,
-    /// A group goes on that the receiver asked for, or was in: it may come by [`ControlFrame::Join`].
+    /// A group that the receiver requested, or was in, is running: it may enter by [`ControlFrame::Join`].
     Running {
         /// The group's name.
         name: String,
         /// The node that created it.
         creator: NodeId,
-        /// Where the group keeps its result: with `Disk` every member needs a data directory.
+        /// The durability of the group's result: with `Disk` every member needs a data directory.
         durability: Durability,
     },
-    /// Asks any node of the group to be let in (`protocol.md` §7).
+    /// Requests admission from any node of the group (`protocol.md` §7).
     Join {
-        /// The process's own name for its run.
+        /// The process's own number for its incarnation.
         run: u64,
-        /// It takes no place on the ring.
+        /// Whether it takes no place on the ring.
         observer: bool,
-        /// What the sender has of the result: nothing, or as far as it remembers.
+        /// The part of the result that the sender has: nothing, or the part that it remembers.
         result: Checkpoint,
         /// The highest feature level that the sender supports.
         level: u16,
     },
     /// Answers [`ControlFrame::Join`].
     Refer {
-        /// The coordinator: it decides on joiners.
+        /// The coordinator, which decides on joiners.
         coordinator: NodeId,
-        /// Where it can be reached.
+        /// Its addresses.
         addresses: Vec<SocketAddr>,
-        /// What is left of the session's phase; zero where nothing ends it.
+        /// The rest of the session's phase; zero if nothing ends it.
         left: Duration,
     },
-    /// Answers [`ControlFrame::Wedge`] at once where the member still syncs what it has: `Wedged` follows.
+    /// Answers [`ControlFrame::Wedge`] at once if the member is still syncing: `Wedged` follows.
     Wedging {
         /// The view that is frozen here.
         view: ViewId,
     },
-    /// In place of entries of the control log that the sender does not keep: what the log up to one comes to.
+    /// In place of entries of the control log that the sender does not keep: the state of the log after one of them.
     LogState {
-        /// The last entry that it stands for.
+        /// The last entry that it includes.
         index: LogIndex,
-        /// The term of that one, as in [`ControlFrame::Log`].
+        /// The term of that entry, as in [`ControlFrame::Log`].
         term: u64,
-        /// What they come to (`docs/reference/wire.md`).
+        /// The encoded state (`docs/reference/wire.md`).
         state: Bytes,
     },
-    /// The coordinator waits in vain for an answer to [`ControlFrame::Wedge`] of a member that is complete.
+    /// No complete member answers the coordinator's [`ControlFrame::Wedge`].
     NoCompleteMember {
         /// The view.
         view: ViewId,
-        /// Members that may have the whole result, and give no answer.
+        /// Members that may have the whole result, and do not answer.
         missing: Vec<NodeId>,
-        /// Members that are back without what they held.
+        /// Members that returned without data.
         lost: Vec<NodeId>,
     },
-    /// The group is closed: the sender has the whole control log, and gives what it has of the final result.
+    /// The group is closed: the sender has the whole control log, and serves its part of the final result.
     Ended,
-    /// The sender's process takes no part in the group, and has nothing of it.
+    /// The sender's process takes no part in the group, and has no data of it.
     Absent,
-    /// The receiver's result differs from the others': it has to stop (`protocol.md` §8). The coordinator has compared the
-    /// answers to [`ControlFrame::Wedge`]; or the sender answers [`ControlFrame::Join`].
+    /// The receiver's result differs from the others': it has to stop (`protocol.md` §8). The coordinator has compared
+    /// the answers to [`ControlFrame::Wedge`]; or the sender answers [`ControlFrame::Join`].
     Diverged {
-        /// The view in force.
+        /// The present view.
         view: ViewId,
         /// A node that contradicts the receiver.
         node: NodeId,
-        /// What that node has.
+        /// The checkpoint of that node.
         theirs: Checkpoint,
-        /// What the receiver said that it has.
+        /// The checkpoint that the receiver has reported.
         ours: Checkpoint,
     },
-    /// Asks for an [`ControlFrame::Echo`] at once: the sender measures the path.
+    /// Requests a [`ControlFrame::Echo`] at once: the sender measures the path.
     Probe {
-        /// The sender's time, in microseconds; the receiver makes nothing of it.
+        /// The sender's time in microseconds, opaque to the receiver.
         sent_us: u64,
     },
     /// Answers [`ControlFrame::Probe`].
     Echo {
-        /// What the probe named.
+        /// The time in the probe.
         sent_us: u64,
     },
     /// The coordinator asks all members to send less (`protocol.md` §7.10).
@@ -347,67 +348,68 @@ pub struct Rates {
     pub grown: u64,
 }
 
-/// What a member has found against others in one view, also what has healed since.
+/// The findings of a member against others in one view, including those that have healed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
     /// Members that were silent for longer than the failure timeout.
     pub down: Vec<Rank>,
-    /// Members that held this one up for longer than the stall timeout.
+    /// Members that delayed this one for longer than the stall timeout.
     pub stalled: Vec<(Rank, Stall)>,
     /// In an answer to `Wedge`: members that were silent for longer than half of the failure timeout just before.
     pub quiet: Vec<Rank>,
 }
 
-/// How a member holds another up (`protocol.md` §6.1).
+/// How a member delays another one (`protocol.md` §6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stall {
-    /// (a) It has not confirmed the reporter's lane, as far as the reporter's cursor has come.
+    /// (a) It has not confirmed the reporter's lane up to the reporter's cursor.
     Unconfirmed,
     /// (b) A slot of its lane is missing at the reporter's cursor, while later ones are known.
     Missing(Place),
     /// (c) A slot of its lane that the reporter has confirmed is not approved.
     Unapproved(Place),
-    /// Against itself: its own sync of the slot at its cursor has not returned.
+    /// Against itself: its own sync of the slot at its cursor has not finished.
     Unsynced,
 }
 
-/// A member's last word in a view (`protocol.md` §6.2): nothing of that view is sent, confirmed or approved after it.
+/// A member's last frame in a view (`protocol.md` §6.2): nothing of that view is sent, confirmed or approved after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wedged {
     /// The view.
     pub view: ViewId,
-    /// The run of the sender's process.
+    /// The incarnation of the sender.
     pub incarnation: Incarnation,
-    /// For every lane, its own included, what it holds stored.
+    /// For every lane, its own included, the frontier of stored slots.
     pub frontiers: Vec<Round>,
-    /// It has the result up to the view's first index.
+    /// Whether it has the result up to the view's first index.
     pub complete: bool,
     /// The view's first index.
     pub first: Index,
-    /// The digest up to the index before that; zero if it is not known.
+    /// The digest up to the index before that; zero if it is unknown.
     pub digest: Digest,
-    /// Where its result waits.
+    /// The slot that its result waits for.
     pub cursor: Place,
-    /// What it has found against others in this view.
+    /// Its findings against others in this view.
     pub findings: Findings,
 }
 
 /// Starts a transfer of the result, continues it with more credit, or ends it (`protocol.md` §7.7).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetch {
-    /// The transfer: the number of one that the receiver does not serve starts it; a transfer ends when another one of the
-    /// same sender starts.
+    /// The number of the transfer. One that the receiver does not serve starts it; a transfer ends when another one of
+    /// the same sender starts.
     pub number: u64,
-    /// The first index wanted, if this starts the transfer.
+    /// The first requested index, if this starts the transfer.
     pub from: Index,
     /// The last view before that index that the sender has; zero if it begins there, with the view in force.
     pub view: ViewId,
-    /// How many bytes the receiver may send in the whole transfer: of parts, and for each frame
-    /// [`FETCH_PART_COST_BYTES`](crate::limits::FETCH_PART_COST_BYTES). The last part may exceed it. Zero ends the transfer.
+    /// Maximum bytes that the receiver may send in the whole transfer: of parts, and for each frame
+    /// [`FETCH_PART_COST_BYTES`](crate::limits::FETCH_PART_COST_BYTES). The last part may exceed it. Zero ends the
+    /// transfer.
     pub credit: u64,
-    /// Only what the result holds before this view is wanted; zero if everything is.
+    /// Only the result before this view is requested; zero for all of it.
     pub before: ViewId,
-    /// What the sender has already of what comes first.
+    /// The part of the first item that the sender has already.
     pub held: HeldPart,
 }
 
@@ -421,27 +423,27 @@ pub enum HeldPart {
     Entry {
         /// The length of its body.
         length: u64,
-        /// How many of its bytes.
+        /// Number of its bytes.
         offset: u64,
     },
     /// The first bytes of a snapshot.
     Snapshot {
-        /// The last index that its state knows.
+        /// The last index that its state includes.
         index: Index,
-        /// Of all its bytes.
+        /// The digest of all its bytes.
         digest: Digest,
-        /// How many of its bytes.
+        /// Number of its bytes.
         offset: u64,
     },
 }
 
-/// What a transfer has yet to bring, where its source does not know.
+/// The rest of a transfer, if its source does not know it.
 pub const AHEAD_UNKNOWN: u64 = u64::MAX;
 
 /// A part of the result, by index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fetched {
-    /// Payloads from an index on, all of one origin with consecutive numbers.
+    /// Payloads from an index on, all of one origin with consecutive sequence numbers.
     Entry {
         /// The first payload's index.
         first_index: Index,
@@ -449,52 +451,52 @@ pub enum Fetched {
         view: ViewId,
         /// The node that broadcast it.
         origin: NodeId,
-        /// In which run.
+        /// The incarnation of that node.
         incarnation: Incarnation,
-        /// The first payload's number.
+        /// The sequence number of the first payload.
         first_seq: Seq,
-        /// How many payloads.
+        /// Number of payloads.
         count: u32,
         /// The length of the slot body.
         length: u64,
-        /// Where in it the part begins.
+        /// The offset of the part.
         offset: u64,
-        /// A part of the slot body, of [`FETCH_PART_BYTES`](crate::limits::FETCH_PART_BYTES) at most.
+        /// A part of the slot body, at most [`FETCH_PART_BYTES`](crate::limits::FETCH_PART_BYTES).
         part: Bytes,
     },
-    /// All that the credit allows was sent, or all that there is; the sender's result reaches up to here.
+    /// Everything within the credit was sent, or the whole result of the sender.
     End {
         /// The length of its result.
         index: Index,
-        /// What this transfer has yet to bring, in bytes as they count towards its credit; zero if it is over,
-        /// [`AHEAD_UNKNOWN`] if the sender does not know.
+        /// The rest of this transfer, in bytes as they count for its credit; zero if it is over, [`AHEAD_UNKNOWN`] if
+        /// the sender does not know.
         ahead: u64,
         /// The view that the sender has installed.
         view: ViewId,
         /// That view's first index; zero if the sender does not know it.
         first: Index,
-        /// The digest up to the index before that; zero if it is not known.
+        /// The digest up to the index before that; zero if it is unknown.
         digest: Digest,
     },
-    /// The wanted index is no longer retained.
+    /// The requested index is not retained.
     Truncated {
-        /// The first that is.
+        /// The first retained index.
         first: Index,
     },
-    /// The wanted index is no longer retained, but a snapshot of the application's state, and what follows it.
+    /// The requested index is not retained, but a snapshot of the application's state is, with the entries after it.
     Snapshot {
-        /// The last index that the state knows.
+        /// The last index that the state includes.
         index: Index,
-        /// Of all its bytes.
+        /// The digest of all its bytes.
         digest: Digest,
         /// How many of its bytes stand for the [`ResultBase`](crate::ResultBase) of the result that follows it, and for the view
         /// in force at the index: the first ones. The others are the state.
         base_length: u64,
-        /// How many bytes it has.
+        /// Number of all bytes.
         length: u64,
-        /// Where this part begins.
+        /// The offset of this part.
         offset: u64,
-        /// The part, of [`FETCH_PART_BYTES`](crate::limits::FETCH_PART_BYTES) at most.
+        /// The part, at most [`FETCH_PART_BYTES`](crate::limits::FETCH_PART_BYTES).
         part: Bytes,
     },
     /// A view that begins before the index that comes next.

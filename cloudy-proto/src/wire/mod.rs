@@ -1,4 +1,4 @@
-//! What nodes say to each other, and its bytes.
+//! The messages between nodes, and their encodings.
 
 mod codec;
 mod consensus;

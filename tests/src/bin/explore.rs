@@ -1,4 +1,4 @@
-//! Explores every scenario: `explore [--states N]`, with at most so many states of the group each.
+//! Explores every scenario: `explore [--states N]`, N is the maximum number of states of each.
 
 use std::process::ExitCode;
 use std::time::Instant;

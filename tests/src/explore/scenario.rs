@@ -13,7 +13,7 @@ const USUAL_STATES_MAX: usize = 130_000;
 /// The possible events, and the bounds of the exploration.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// In a word or two.
+    /// The name, in a word or two.
     pub name: &'static str,
     /// When members send.
     pub ring: RingKind,
@@ -33,7 +33,7 @@ pub struct Scenario {
     pub consensus_is_free: bool,
     /// States of the group, at most.
     pub states_max: usize,
-    /// From how many states in which nothing is left to happen a calm group must settle, at most.
+    /// Maximum number of final states from which a group without faults must settle.
     pub settles_max: usize,
 }
 
@@ -56,7 +56,7 @@ impl Scenario {
         }
     }
 
-    /// So many payloads of each member are in every result before anything else happens.
+    /// A number of payloads of each member are in every result before other events.
     #[must_use]
     pub fn approved(mut self, payloads: [u8; NODES]) -> Self {
         self.approved = payloads;
@@ -70,7 +70,7 @@ impl Scenario {
         self
     }
 
-    /// Members have broadcast so many payloads each before anything else happens.
+    /// Each member has broadcast a number of payloads before other events.
     #[must_use]
     pub fn at_once(mut self, payloads: [u8; NODES]) -> Self {
         self.at_once = payloads;
@@ -91,14 +91,14 @@ impl Scenario {
         self
     }
 
-    /// Members broadcast so many payloads each.
+    /// Each member broadcasts a number of payloads.
     #[must_use]
     pub fn broadcasts(mut self, payloads: [u8; NODES]) -> Self {
         self.budget.broadcasts = payloads;
         self
     }
 
-    /// A member asks to leave: a view change without a timer.
+    /// A member requests to leave: a view change without a timer.
     #[must_use]
     pub fn leaves(mut self, node: usize) -> Self {
         self.budget.leaves[node] = true;
@@ -120,21 +120,21 @@ impl Scenario {
         self
     }
 
-    /// Links are cut so often.
+    /// Links are cut a number of times.
     #[must_use]
     pub fn cuts(mut self, cuts: u8) -> Self {
         self.budget.cuts = cuts;
         self
     }
 
-    /// Members go on without being handed anything for so many spells each.
+    /// Each member runs without inputs for a number of times.
     #[must_use]
     pub fn spells(mut self, spells: [u8; NODES]) -> Self {
         self.budget.spells = spells;
         self
     }
 
-    /// Deadlines of members come so often each.
+    /// The deadline of each member passes a number of times.
     #[must_use]
     pub fn timers(mut self, timers: [u8; NODES]) -> Self {
         self.budget.timers = timers;
@@ -148,14 +148,14 @@ impl Scenario {
         self
     }
 
-    /// Followed so far only.
+    /// Limits the number of states.
     #[must_use]
     pub fn within(mut self, states_max: usize) -> Self {
         self.states_max = states_max;
         self
     }
 
-    /// A rule is off at every node.
+    /// Switches a rule off at every node.
     #[must_use]
     pub fn without(mut self, rule: Rule) -> Self {
         self.off = Some(rule);

@@ -1,4 +1,4 @@
-//! What machines put out, and what becomes of it.
+//! The outputs of machines, and their effects.
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::sim::stats::Met;
 use crate::sim::world::{GROUP, World};
 
 impl World {
-    /// Takes what the machine puts out, and judges it.
+    /// Takes the machine's outputs, and checks them.
     pub(super) fn drain(&mut self, node: usize) -> Result<(), Failure> {
         self.stats.met(Met::Step);
         let mut outputs = Vec::new();
@@ -68,14 +68,14 @@ impl World {
             self.takes(node);
             self.die(node)?;
             if self.healed {
-                // Who is asked runs once it notices that a link is gone.
+                // The node that is asked runs once it notices that a link is gone.
                 self.end_if_wanted();
             }
             return Ok(());
         }
         self.nodes[node].machine.validate();
         self.judge.asks_outcomes(node, &self.nodes[node].machine, &mut self.stats)?;
-        // What it does not know to be synced it need not confirm.
+        // It need not confirm records that it does not know to be synced.
         let knows_disk = !self.nodes[node].inbox.iter().any(|item| matches!(item, Item::Synced(_)));
         let linked = |peer: usize| knows_disk && self.nodes[node].links[self.nodes[peer].home].told.is_some();
         self.judge.after_step(node, &self.nodes[node].machine, linked, &mut self.stats)
@@ -167,7 +167,7 @@ impl World {
         Ok(())
     }
 
-    /// A node has left: its process ends, and what was approved is at others (`protocol.md` §6.8).
+    /// A node has left: its process ends, and its approved messages are at others (`protocol.md` §6.8).
     fn gone(&mut self, node: usize) -> Result<(), Failure> {
         self.stats.met(Met::Left);
         let alive = |place: usize| self.goes_on(place);
@@ -191,7 +191,7 @@ impl World {
         }
     }
 
-    /// The application applies what entered the result, and says a snapshot now and then.
+    /// The application applies an entry of the result, and offers a snapshot sometimes.
     fn apply(&mut self, node: usize, entry: &Entry) -> Result<(), Failure> {
         let app = &mut self.nodes[node].app;
         app.state.apply(entry);
@@ -204,7 +204,7 @@ impl World {
         self.judge.is_state("applied messages make one state", node, state)
     }
 
-    /// What the application has not applied comes from the disk.
+    /// Entries that the application has not applied come from the disk.
     fn resume(&mut self, node: usize, after: Index) {
         self.stats.met(Met::ResumedLate);
         if let Some(state) = self.judge.state_at(after.0) {
@@ -212,9 +212,9 @@ impl World {
         }
     }
 
-    /// The application becomes what a snapshot says, whatever it was.
+    /// The application takes the state of a snapshot in place of its own.
     fn restore(&mut self, node: usize, index: Index, snapshot: &[u8]) -> Result<(), Failure> {
-        // Who asks nobody to be let in has begun with its disk.
+        // A node that asks no other for admission has started from its disk.
         let from_disk = self.nodes[node].contact.is_none() && self.nodes[node].app.state.index == 0;
         self.stats.met(if from_disk { Met::RestoredFromDisk } else { Met::RestoredFromOther });
         let state = State::restored(snapshot).filter(|state| state.index == index.0);
@@ -225,7 +225,7 @@ impl World {
         self.judge.is_state("a snapshot is the state that the messages make", node, state)
     }
 
-    /// What a member has handed over and is not in the final result was rejected, and nothing else.
+    /// Exactly the payloads that a member has handed over and that are not in the final result were rejected.
     fn rejects_the_rest(&self, node: usize) -> Result<(), Failure> {
         let approved = self.nodes[node].machine.last_approved();
         let rest = (self.nodes[node].app.handed_over > approved.0).then(|| approved.next());

@@ -1,4 +1,4 @@
-//! One voter: the consensus library's state machine, without a clock, a thread or random numbers of its own.
+//! One voter: the consensus library's state machine, without its own clock, thread or random numbers.
 
 mod check;
 mod compact;

@@ -24,28 +24,28 @@ use crate::wire::{
 };
 use crate::words::harmless;
 
-/// What a member may find against the others, and against itself.
+/// Maximum of findings of a member against the others, and against itself.
 const STALLS_MAX: usize = 3 * MEMBERS_MAX + 1;
 
 /// The length before each frame.
 const LENGTH_BYTES: usize = 4;
 
-/// What a stream of length-prefixed frames carries.
+/// A frame on a stream of length-prefixed frames.
 trait Message: Serialize + DeserializeOwned {
     /// The kind of stream, in words.
     const STREAM: &'static str;
-    /// The bound of the encoded frame.
+    /// The maximum length of the encoded frame.
     const BYTES_MAX: usize;
 
-    /// Checks what would make decoding itself too costly.
+    /// Checks values that would make decoding itself too costly.
     fn check_encoded(_encoded: &[u8]) -> Result<(), BoundError> {
         Ok(())
     }
 
-    /// Checks what was decoded against the protocol's limits.
+    /// Checks the decoded frame against the protocol's limits.
     fn check(&self) -> Result<(), FrameError>;
 
-    /// Words of another node go no further than here as they are.
+    /// Replaces harmful characters in text of other nodes.
     fn make_harmless(&mut self) {}
 
     /// Whether the frame ends with a field that [`WIRE_VERSION`] does not have, in a version of the test build.
@@ -124,17 +124,17 @@ macro_rules! message_stream {
         pub struct $decoder(MessageDecoder);
 
         impl $decoder {
-            /// Takes bytes from the front of `chunk` until one frame is complete or the chunk is empty, so a caller
+            /// Takes bytes from the front of `chunk` until one frame is complete or the chunk is empty; the caller
             /// repeats it until it returns none.
             ///
             /// # Errors
-            /// A length out of bounds is told before memory is reserved for the frame. Nothing more of the stream can
-            /// be read.
+            /// A length out of bounds is reported before memory is reserved for the frame. Nothing more of the stream
+            /// can be read.
             pub fn feed(&mut self, chunk: &mut &[u8]) -> Result<Option<$frame>, FrameError> {
                 self.0.feed(chunk)
             }
 
-            /// What it has reserved for a frame.
+            /// Bytes that are reserved for a frame.
             #[cfg(test)]
             pub(super) fn reserved_bytes(&self) -> usize {
                 self.0.body.bytes.capacity()
@@ -233,15 +233,15 @@ impl Message for NodeFrame {
     }
 }
 
-/// Where [`ControlFrame::Log`] and [`ControlFrame::Wedged`] stand among the variants.
+/// The positions of [`ControlFrame::Log`] and [`ControlFrame::Wedged`] among the variants.
 const LOG: u32 = 4;
 const WEDGED: u32 = 7;
-/// [`ControlFrame::Suspect`] likewise, and the most that findings on all members take.
+/// [`ControlFrame::Suspect`] likewise, with the maximum length of findings on all members.
 const SUSPECT: u32 = 12;
 const SUSPECT_BYTES_MAX: usize = 8 << 10;
 /// [`ControlFrame::Consensus`] likewise.
 const CONSENSUS: u32 = 15;
-/// [`ControlFrame::Refer`] likewise, and the most that it takes.
+/// [`ControlFrame::Refer`] likewise, with its maximum length.
 const REFER: u32 = 20;
 const REFER_BYTES_MAX: usize = 1 << 10;
 
@@ -249,8 +249,8 @@ impl Message for ControlFrame {
     const STREAM: &'static str = "control";
     const BYTES_MAX: usize = CONTROL_FRAME_BYTES_MAX;
 
-    /// A list of empty entries or of small rounds takes many times the memory of its encoding, and a control frame may
-    /// be long, so a list's length is checked before the list is made.
+    /// Checks the length of a list before the list is made: a list of empty entries or of small rounds takes many times
+    /// the memory of its encoding, and a control frame may be long.
     fn check_encoded(encoded: &[u8]) -> Result<(), BoundError> {
         match postcard::take_from_bytes::<u32>(encoded) {
             Ok((LOG, rest)) => {
@@ -360,7 +360,7 @@ fn check_name_report(report: &NameReport) -> Result<(), FrameError> {
 fn check_findings(findings: &Findings) -> Result<(), BoundError> {
     at_most_len("members found down", findings.down.len(), MEMBERS_MAX)?;
     at_most_len("quiet members", findings.quiet.len(), MEMBERS_MAX)?;
-    // Each member may stall in each of three ways, and the reporter in one of its own.
+    // Each member may stall in each of three ways, and the reporter in one additional way.
     at_most_len("stalls", findings.stalled.len(), STALLS_MAX)?;
     findings.stalled.iter().try_for_each(|(_, stall)| match stall {
         Stall::Unconfirmed | Stall::Unsynced => Ok(()),
@@ -437,7 +437,7 @@ fn check_view(installed: &InstalledView) -> Result<(), FrameError> {
     Ok(check_ring(&installed.view.ring, &installed.view.parameters)?)
 }
 
-/// Checks where a part lies, and that it is no larger than one frame brings.
+/// Checks the offset of a part, and that it fits into one frame.
 fn check_part(what: &'static str, (offset, bytes): (u64, usize), length: u64) -> Result<(), BoundError> {
     at_most_len("a part's bytes", bytes, FETCH_PART_BYTES)?;
     at_most(what, offset.saturating_add(bytes as u64), length)
@@ -450,7 +450,7 @@ pub(crate) fn encode_base(base: &ResultBase, view: Option<&InstalledView>) -> By
     bytes
 }
 
-/// Decodes it; none if the bytes stand for no base.
+/// Decodes it; none if the bytes are not a base.
 pub(crate) fn decode_base(bytes: &[u8]) -> Option<(ResultBase, Option<InstalledView>)> {
     let (base, view): (ResultBase, Option<InstalledView>) = decode_exact(bytes).ok()?;
     counter("index", base.checkpoint.index.0).ok()?;

@@ -14,7 +14,7 @@ use crate::sim::corruption::Corruption;
 use crate::sim::narrow::Narrow;
 use crate::sim::slowness::Slowness;
 
-/// Whom a fault befalls.
+/// The node of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// This node.
@@ -23,7 +23,7 @@ pub enum Who {
     Coordinator,
 }
 
-/// Something that goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A link is cut and dialled again after a while.
@@ -32,7 +32,7 @@ pub enum Fault {
         a: usize,
         /// The other.
         b: usize,
-        /// For how long.
+        /// The duration.
         outage_us: u64,
     },
     /// A link is cut and repaired several times.
@@ -43,7 +43,7 @@ pub enum Fault {
         b: usize,
         /// The number of times.
         times: u64,
-        /// For how long each time, and as long up in between.
+        /// The duration of each cut, and of each time between two.
         outage_us: u64,
     },
     /// A newer connection takes the place of a live one.
@@ -55,9 +55,9 @@ pub enum Fault {
     },
     /// All links of a node are cut.
     Isolate {
-        /// Whose.
+        /// The node.
         who: Who,
-        /// For how long.
+        /// The duration.
         outage_us: u64,
     },
     /// All links between two sides are cut.
@@ -66,33 +66,33 @@ pub enum Fault {
         side: u32,
         /// A node that keeps its links to both sides.
         bridge: Option<usize>,
-        /// For how long.
+        /// The duration.
         outage_us: u64,
     },
     /// The coordinator is cut off, with some others or alone.
     PartCoordinator {
         /// The other nodes in it, a bit for each.
         companions: u32,
-        /// For how long.
+        /// The duration.
         outage_us: u64,
     },
     /// A link works in one direction only: frames in the other wait, and both ends believe that it is up.
     OneWay {
         /// The node whose frames wait.
         from: usize,
-        /// By whom.
+        /// The node that does not receive them.
         to: usize,
-        /// For how long.
+        /// The duration.
         for_us: u64,
     },
     /// A node receives everything, and its own frames reach no other.
     Mute {
-        /// Which.
+        /// The node.
         who: Who,
-        /// For how long.
+        /// The duration.
         for_us: u64,
     },
-    /// A link carries only so many bytes a second.
+    /// A link has a low rate.
     Narrow {
         /// One end.
         a: usize,
@@ -100,19 +100,19 @@ pub enum Fault {
         b: usize,
         /// The rate of the link.
         narrow: Narrow,
-        /// For how long.
+        /// The duration.
         for_us: u64,
     },
     /// A node does not run.
     Slow {
-        /// Which.
+        /// The node.
         who: Who,
-        /// For how long.
+        /// The duration.
         for_us: u64,
     },
     /// A node's clock goes forward at once, as on a machine that was suspended.
     ClockJump {
-        /// Whose.
+        /// The node.
         who: Who,
         /// The size of the jump.
         by_us: u64,
@@ -120,74 +120,74 @@ pub enum Fault {
     /// A process is killed, and its node is not restarted. Unless the plan kills any node, this waits until the group
     /// can do without it.
     Kill {
-        /// Whose.
+        /// The node.
         who: Who,
     },
     /// A process crashes, and its node is restarted: from its disk, or, with `Memory`, as a new joiner.
     Restart {
-        /// Whose.
+        /// The node.
         who: Who,
-        /// After which time.
+        /// The time until its restart.
         after_us: u64,
     },
     /// A process dies and its node's disk with it; it is started again as one that joins.
     LoseDisk {
-        /// Whose.
+        /// The node.
         who: Who,
-        /// After which time.
+        /// The time until its restart.
         after_us: u64,
     },
     /// One operation of a disk fails, and the disk works again afterwards. The node's process ends, and is restarted
     /// from the disk.
     FailDisk {
-        /// Whose.
+        /// The node.
         who: Who,
         /// The kind of failure.
         how: DiskFault,
-        /// When its process is started again.
+        /// The time until the restart of its process.
         after_us: u64,
     },
-    /// A disk is copied, and the copy put back once no other node is in trouble; no other fault happens for a while.
+    /// A disk is copied, and the copy is restored once no other node has a fault; no other fault happens for a while.
     StaleDisk {
-        /// Whose.
+        /// The node.
         who: Who,
-        /// When the copy is put back.
+        /// The time until the copy is restored.
         age_us: u64,
-        /// When its process is started again, after that.
+        /// The time from then until the restart of its process.
         after_us: u64,
     },
-    /// The copy is put back.
+    /// The copy is restored.
     PutBack {
-        /// Whose.
+        /// The node.
         home: usize,
         /// The delay, as above.
         after_us: u64,
     },
     /// All processes are killed at once, and each is restarted at its own time.
     PowerCut {
-        /// Until then.
+        /// The maximum time until a restart.
         within_us: u64,
     },
     /// A disk syncs nothing for a while.
     SlowDisk {
-        /// Whose.
+        /// The node.
         who: Who,
-        /// For how long.
+        /// The duration.
         for_us: u64,
     },
-    /// A node asks for the end of the group.
+    /// A node requests to close the group.
     End {
-        /// Which.
+        /// The node.
         node: usize,
     },
     /// A node broadcasts nothing more, and leaves once all that it broadcast is approved.
     Leave {
-        /// Which.
+        /// The node.
         node: usize,
     },
 }
 
-/// A moment in the life of a group: when a node first says or learns it.
+/// A step of a group: the time at which a node first reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// The first view is in force.
@@ -207,7 +207,7 @@ pub enum Step {
 /// The behaviour of links.
 #[derive(Clone, Debug)]
 pub struct NetworkPlan {
-    /// The least that a frame takes.
+    /// The minimum delay of a frame.
     pub latency_us: u64,
     /// The maximum additional delay.
     pub jitter_us: u64,
@@ -228,7 +228,7 @@ pub struct NetworkPlan {
 /// The speed of disks.
 #[derive(Clone, Debug, Default)]
 pub struct DiskPlan {
-    /// A sync, at most.
+    /// The maximum duration of a sync.
     pub sync_us: u64,
     /// The number of syncs in a thousand that take much longer.
     pub slow_per_mille: u64,
@@ -243,22 +243,22 @@ pub struct DiskPlan {
 pub enum Newcomer {
     /// It takes a place on the ring.
     Member,
-    /// It reads along.
+    /// It observes.
     Observer,
 }
 
 /// The broadcasts of applications.
 #[derive(Clone, Debug)]
 pub struct Traffic {
-    /// Payloads at once, at most.
+    /// Maximum number of payloads in a burst.
     pub burst_max: u64,
-    /// Between two bursts of a member, at most.
+    /// Maximum time between two bursts of a member.
     pub gap_us: u64,
-    /// Payloads of one member in the whole run.
+    /// Number of payloads of one member in the whole run.
     pub payloads_max: u64,
-    /// The usual payload's size, at least.
+    /// Minimum size of usual payloads.
     pub payload_bytes_min: u64,
-    /// The usual payload's size, at most.
+    /// Maximum size of usual payloads.
     pub payload_bytes_max: u64,
     /// The number of payloads in a thousand that are larger than the window.
     pub large_per_mille: u64,
@@ -271,7 +271,7 @@ pub struct Traffic {
 pub struct Plan {
     /// The seed that the plan was drawn from.
     pub seed: u64,
-    /// Which rules hold.
+    /// The rules in force.
     pub rules: Rules,
     /// A rule is off, so a node may break the protocol.
     pub mutated: bool,
@@ -279,9 +279,9 @@ pub struct Plan {
     pub nodes: usize,
     /// The later nodes, and their times.
     pub newcomers: Vec<(u64, Newcomer)>,
-    /// Whom those ask who come later, while it runs; one drawn for each if none.
+    /// The contact of later nodes; if none, one is drawn for each.
     pub contact: Option<usize>,
-    /// The creator takes a place on the ring.
+    /// Whether the creator takes a place on the ring.
     pub creator_is_member: bool,
     /// The parameters that all members share.
     pub parameters: Parameters,
@@ -315,7 +315,7 @@ pub struct Plan {
     pub faults: Vec<(u64, Fault)>,
     /// The faults after steps, with their delays; each happens once, when its step comes.
     pub at_steps: Vec<(Step, u64, Fault)>,
-    /// The number of restarts that a story needs beyond those of the faults above.
+    /// The number of restarts of a scenario beyond those of the faults above.
     pub story_restarts: usize,
     /// Also a majority of the voters is killed, or the last node that has the result.
     pub kills_anybody: bool,
@@ -393,7 +393,7 @@ impl Plan {
         }
     }
 
-    /// A calm one whose members have disks, and evict who fails.
+    /// A plan without faults whose members have disks, and evict failed members.
     #[must_use]
     pub fn calm_on_disk(nodes: usize) -> Self {
         let mut plan = Self::calm(nodes, None);

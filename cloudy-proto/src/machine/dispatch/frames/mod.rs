@@ -221,7 +221,7 @@ impl Machine {
     }
 }
 
-/// What only a node sends that does not know that the group is closed, other than a request for the log.
+/// Frames that are only sent by a node that does not know that the group is closed, other than a request for the log.
 fn speaks_of_a_running_group(frame: &ControlFrame) -> bool {
     matches!(
         frame,

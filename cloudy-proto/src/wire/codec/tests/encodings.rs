@@ -189,7 +189,7 @@ fn control_frames() {
     ]));
 }
 
-/// Each field with a value of its own.
+/// Each field with a different value.
 fn consensus() -> ConsensusMessage {
     let entry = |index, change, command| ConsensusEntry { term: 4, index: LogIndex(index), change, command };
     ConsensusMessage {
@@ -212,7 +212,7 @@ fn consensus() -> ConsensusMessage {
     }
 }
 
-/// The numbers of what a consensus message asks or answers.
+/// The numbers of the kinds of consensus messages.
 #[test]
 fn consensus_kinds() {
     use ConsensusKind as Kind;
@@ -298,7 +298,7 @@ fn commands() {
     insta::assert_snapshot!(lines);
 }
 
-/// Each field with a value of its own, whatever the defaults become.
+/// Each field with a different value, independent of the defaults.
 fn parameters() -> Parameters {
     Parameters {
         ring: RingKind::Token,
