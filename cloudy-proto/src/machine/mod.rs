@@ -418,7 +418,9 @@ impl Machine {
             let mut delivery = Delivery { own, rules: self.identity.rules, result, records, outputs };
             member.settle(self.timers.now(), outbox, &mut delivery, &mut self.due);
         }
-        self.report_ready();
+        if self.plane.unreported_ready().is_some() {
+            self.report_ready();
+        }
         self.run_consensus();
         self.flush_log();
         let waiting = self.plane.outbox().reports_due(self.timers.now());
@@ -430,7 +432,9 @@ impl Machine {
         if self.storage.records.are_stored() {
             self.durable().give_out();
         }
-        self.close().retire();
+        if self.log.state().is_closed() {
+            self.close().retire();
+        }
     }
 
     /// This node's heartbeat for the others.

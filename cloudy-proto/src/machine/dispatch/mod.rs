@@ -83,7 +83,9 @@ impl Machine {
             }
         }
         self.view_change().on_synced();
-        self.fetch().on_synced();
+        if self.catch_up.fetches.is_fetching() {
+            self.fetch().on_synced();
+        }
     }
 
     /// Handles a frame of a transfer to this node.
