@@ -60,10 +60,11 @@ mod tests {
     use crate::digest::Checkpoint;
     use crate::id::{ConsensusId, Incarnation, LogIndex, Round};
     use crate::io::{Event, Frame, Input, Output};
+    use crate::machine::Machine;
     use crate::machine::tests::{COORDINATOR, JOINER, MEMBER, drain, pair};
     use crate::time::Time;
     use crate::view::{Origin, RingMember};
-    use crate::wire::{ControlFrame, Stream, WIRE_VERSION};
+    use crate::wire::{CommandError, ControlFrame, Stream, WIRE_VERSION};
 
     const NEXT: u16 = WIRE_VERSION + 1;
 
@@ -129,7 +130,7 @@ mod tests {
         assert_eq!(coordinator.log.state().view().map(|view| view.ring.len()), Some(1));
         let mut level_after = |elapsed| {
             coordinator.timers.advance(Time(0) + elapsed);
-            coordinator.raise_level();
+            raise(&mut coordinator);
             coordinator.log.level()
         };
         assert_eq!(level_after(Duration::ZERO), WIRE_VERSION);
