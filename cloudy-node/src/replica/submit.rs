@@ -129,7 +129,8 @@ impl<S: StateMachine> Replica<S> {
 
     /// Submits a command that expires: if the group does not accept it within `expires_after`, it is withdrawn, and is and
     /// will be applied nowhere. That is certain, unlike after a time limit of [`submit`](Self::submit). A command that was
-    /// sent in time is as any other: its outcome may be unknown. See [`Group::broadcast_within`].
+    /// sent in time is as any other: its outcome may be unknown. See
+    /// [`Group::broadcast_within`](crate::Group::broadcast_within).
     ///
     /// Dropping it withdraws a command that was not sent; one that was sent may still be applied.
     ///
