@@ -30,6 +30,7 @@ mod sink;
 mod table;
 mod verdict;
 mod watcher;
+mod words;
 
 use std::process::ExitCode;
 

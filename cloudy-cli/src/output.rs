@@ -12,6 +12,7 @@ use std::time::Duration;
 use miette::Report;
 
 use crate::sink::{STDERR, STDOUT};
+use crate::words::for_operators;
 
 /// All results are equal, or the command succeeded.
 pub(crate) const EXIT_EQUAL: u8 = 0;
@@ -146,6 +147,7 @@ pub(crate) fn print_as_events() {
 
 /// Prints a line on stderr without waiting for the reader.
 pub(crate) fn say_plainly(line: &str) {
+    let line = for_operators(line);
     if prints_events() {
         return tracing::info!(target: PRINTED, "{line}");
     }
@@ -192,6 +194,7 @@ fn error_text(report: &Report) -> String {
         }
     }
     let lacks_files = lacks_files(&text);
+    let mut text = for_operators(&text);
     text.push('\n');
     let remedy = report.help().map(|remedy| remedy.to_string());
     let remedy = if lacks_files { Some(RAISE_FILE_LIMIT.to_owned()) } else { remedy };

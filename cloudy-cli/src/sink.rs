@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::words::for_operators;
+
 /// Maximum bytes that wait for a stream's reader. Beyond it, lines are dropped and counted.
 const WAITING_BYTES_MAX: usize = 512 << 10;
 /// Waiting bytes above which a frame of progress is dropped: it would be outdated when displayed.
@@ -179,7 +181,7 @@ pub(crate) struct LogLines;
 
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        STDERR.lines(line);
+        STDERR.lines(for_operators(&String::from_utf8_lossy(line)).as_bytes());
         Ok(line.len())
     }
 

@@ -5,10 +5,40 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use cloudy_node::{DataDir, Durability, Group, GroupConfig, Node, Parameters, key_file};
 use common::{Cluster, Ended, Running, cloudy, free_port, run, until};
 use serde_json::Value;
+
+/// A running group on disk.
+struct Members {
+    nodes: Vec<Node>,
+    groups: Vec<Group>,
+}
+
+async fn members(cluster: &Cluster, count: usize) -> Members {
+    let keys = key_file::load_keys(&cluster.key).unwrap();
+    let mut nodes = Vec::new();
+    for at in 0..count {
+        let dir = DataDir::open(&cluster.path(&format!("data-{at}")), true).unwrap();
+        let identity = dir.identity(keys.primary()).unwrap();
+        nodes.push(Node::builder().identity(identity).data_dir(dir).start().await.unwrap());
+    }
+    let parameters = Parameters::default().durability(Durability::Disk);
+    let address = nodes[0].local_addr();
+    let joining = nodes[1..]
+        .iter()
+        .cloned()
+        .map(|joiner| tokio::spawn(async move { joiner.join_group_at("orders", address).await.unwrap() }));
+    let joining: Vec<_> = joining.collect();
+    let config = GroupConfig::default().parameters(parameters);
+    let mut groups = vec![nodes[0].create_group("orders", count, config).await.unwrap()];
+    for joining in joining {
+        groups.push(joining.await.unwrap());
+    }
+    Members { nodes, groups }
+}
 
 /// A running group of two, on disk.
 struct Pair {
@@ -17,18 +47,8 @@ struct Pair {
 }
 
 async fn pair(cluster: &Cluster) -> Pair {
-    let keys = key_file::load_keys(&cluster.key).unwrap();
-    let mut nodes = Vec::new();
-    for at in 0..2 {
-        let dir = DataDir::open(&cluster.path(&format!("data-{at}")), true).unwrap();
-        let identity = dir.identity(keys.primary()).unwrap();
-        nodes.push(Node::builder().identity(identity).data_dir(dir).start().await.unwrap());
-    }
-    let parameters = Parameters::default().durability(Durability::Disk);
-    let (joiner, address) = (nodes[1].clone(), nodes[0].local_addr());
-    let joining = tokio::spawn(async move { joiner.join_group_at("orders", address).await });
-    let group = nodes[0].create_group("orders", 2, GroupConfig::default().parameters(parameters)).await.unwrap();
-    let other = joining.await.unwrap().unwrap();
+    let Members { nodes, mut groups } = members(cluster, 2).await;
+    let (other, group) = (groups.pop().unwrap(), groups.pop().unwrap());
     for number in 0..300 {
         let group = if number % 2 == 0 { &group } else { &other };
         drop(group.broadcast(format!("order {number} \u{e9}")).await.unwrap());
@@ -37,6 +57,9 @@ async fn pair(cluster: &Cluster) -> Pair {
     other.flush().await.unwrap();
     Pair { nodes, group }
 }
+
+/// Where nothing answers, the time to wait for it does not matter.
+const UNANSWERED: [&str; 2] = ["--answer-timeout", "100ms"];
 
 fn data(args: &[&str], directory: &Path, more: &[&str]) -> Command {
     let mut command = cloudy(&["data"]);
@@ -205,8 +228,12 @@ async fn a_group_is_recovered_only_if_no_member_answers_and_the_others_are_given
     let refused = tokio::task::spawn_blocking(move || run(refused)).await.unwrap();
     refused.failed_with(&["the group is not lost", "and is a member", "start this node again"]);
     nodes[1].shutdown().await;
-    run(recover(&[])).failed_with(&["no other member answers", &nodes[1].id().to_string(), "--others-are-lost"]);
-    let command = recover(&["--others-are-lost"]);
+    run(recover(&UNANSWERED)).failed_with(&[
+        "no other member answers",
+        &nodes[1].id().to_string(),
+        "--others-are-lost",
+    ]);
+    let command = recover(&[&["--others-are-lost"], &UNANSWERED[..]].concat());
     let recovered = run(command);
     let text = good(&recovered);
     for words in ["as the new group", "messages  1 to 300: ", "missing   ", "excluded  ", &former.to_string()] {
@@ -216,4 +243,52 @@ async fn a_group_is_recovered_only_if_no_member_answers_and_the_others_are_given
     assert_ne!(inspected["groups"][0]["id"].as_str(), Some(&*former.to_string()));
     assert_eq!(inspected["groups"][0]["members"].as_array().map(Vec::len), Some(1));
     assert_eq!(inspected["groups"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn a_group_that_has_not_ended_is_forgotten_only_by_force() {
+    let cluster = Cluster::new();
+    let Pair { nodes, group } = pair(&cluster).await;
+    let directory = cluster.path("data-0");
+    let forget = |more: &[&str]| run(data(&["forget"], &directory, &[&["orders"], more].concat()));
+    forget(&["--yes", "--force"]).failed_with(&["is in use by another process"]);
+    for node in &nodes {
+        node.shutdown().await;
+    }
+    forget(&["--yes"]).failed_with(&["has not ended", "nothing was deleted", "--force"]);
+    forget(&["--force"]).failed_with(&["nothing is deleted yet", "--yes"]);
+    assert_eq!(run(data(&["inspect"], &directory, &["--json"])).json()["groups"][0]["name"], "orders");
+    assert!(good(&forget(&["--yes", "--force"])).contains(&group.id().to_string()));
+    assert_eq!(run(data(&["inspect"], &directory, &["--json"])).json()["groups"].as_array().map(Vec::len), Some(0));
+}
+
+#[tokio::test]
+async fn a_member_whose_voters_are_lost_names_them_and_the_way_out_and_so_does_a_node_that_joins() {
+    let cluster = Cluster::new();
+    let Members { nodes, groups } = members(&cluster, 3).await;
+    for group in &groups {
+        while group.status().await.unwrap().voters.len() < 3 {
+            // sleep: a voter that is admitted is no event.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let (addresses, names): (Vec<_>, Vec<_>) =
+        nodes.iter().map(|node| (node.local_addr().to_string(), node.id().short())).unzip();
+    tokio::join!(nodes[0].shutdown(), nodes[1].shutdown(), nodes[2].shutdown());
+    // The disks of two are lost, and their nodes start again.
+    [1, 2].iter().for_each(|at| fs::remove_dir_all(cluster.path(&format!("data-{at}"))).unwrap());
+    let start = |at: usize| {
+        let mut command = cloudy(&["join", "orders", "--stay", "--durability", "disk", "--expect", "3", "--bind"]);
+        command.arg(&addresses[at]).arg("--data").arg(cluster.path(&format!("data-{at}")));
+        command.arg("--cluster-key").arg(&cluster.key).args(addresses.iter().flat_map(|seed| ["--seed", seed]));
+        Running::start(command)
+    };
+    let mut started = [0, 1].map(start);
+    for member in &mut started {
+        let line = member.wait_for("the group needs 1 of these nodes to continue");
+        for at in [1, 2] {
+            assert!(line.contains(&format!("node {}, last at {}", names[at], addresses[at])), "{line}");
+        }
+        assert!(line.contains("`cloudy data recover DIR`"), "{line}");
+    }
 }

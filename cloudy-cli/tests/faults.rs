@@ -147,7 +147,7 @@ fn a_session_ends_on_time_without_its_master() {
 }
 
 /// Rounds of each of the three tests below; `CLOUDY_KILL_ROUNDS` asks for another number.
-const KILL_ROUNDS: u64 = 10;
+const KILL_ROUNDS: u64 = 4;
 
 /// Kills a slave and the master in every session, at times spread over SEND.
 fn kill_in_rounds(third: u64) {

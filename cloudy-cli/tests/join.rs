@@ -230,18 +230,19 @@ fn a_line_that_expires_is_named_and_in_no_result() {
 }
 
 /// A member that is in its group, with stdin and stderr of its own.
-struct Piped(Child, BufReader<ChildStderr>);
+struct Piped(Child, BufReader<ChildStderr>, Vec<String>);
 
 impl Piped {
     fn start(mut command: Command, stdout: impl Into<Stdio>) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("in group") {
-            line.clear();
-            assert!(stderr.read_line(&mut line).unwrap() > 0, "it has ended");
+        let mut said: Vec<String> = Vec::new();
+        while !said.last().is_some_and(|line| line.contains("in group")) {
+            let mut line = String::new();
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "it has ended: {said:?}");
+            said.push(line);
         }
-        Self(child, stderr)
+        Self(child, stderr, said)
     }
 
     fn signal(&self, name: &str) {
@@ -258,7 +259,7 @@ impl Piped {
 }
 
 #[test]
-fn lines_that_a_closed_group_does_not_take_are_an_error() {
+fn a_group_that_all_have_left_takes_no_lines_until_it_is_forgotten() {
     let (cluster, [port]) = (Cluster::new(), ports::<1>());
     let data = cluster.path("data").display().to_string();
     let run = |input: &str| {
@@ -274,8 +275,35 @@ fn lines_that_a_closed_group_does_not_take_are_an_error() {
     // Its only member has left, which closes a group.
     let ((status, words), output) = run("two\n");
     assert_eq!(status, Some(1), "{words}");
-    assert!(words.contains("group \"orders\" is closed") && words.contains("another name"), "{words}");
+    assert!(words.contains("group \"orders\": it is closed") && words.contains("cloudy data forget"), "{words}");
     assert!(output.contains("\"text\":\"one\"") && !output.contains("receipt"), "{output}");
+    let forget = |more: &[&str]| common::run(cloudy(&[&["data", "forget", &data, "orders"], more].concat()));
+    forget(&[]).failed_with(&["group \"orders\"", "nothing is deleted yet", "--yes"]);
+    let forgotten = forget(&["--yes"]);
+    assert!(forgotten.code() == Some(0) && forgotten.stdout.contains("deleted group \"orders\""), "{forgotten:?}");
+    forget(&["--yes"]).failed_with(&["has no group"]);
+    let ((status, words), output) = run("three\n");
+    assert_eq!(status, Some(0), "{words}");
+    assert!(output.contains("\"text\":\"three\"") && !output.contains("one"), "{output}");
+}
+
+#[test]
+fn members_that_leave_beside_a_dead_one_end_soon_and_one_of_them_names_it() {
+    let (cluster, ports) = (Cluster::new(), ports::<3>());
+    let begin =
+        |at: usize| Piped::start(join(&cluster, ports[at], &ports, &["--heir-timeout", "300ms"]), Stdio::null());
+    let mut members = std::thread::scope(|scope| {
+        let begun = [0, 1, 2].map(|at| scope.spawn(move || begin(at)));
+        begun.map(|member| member.join().unwrap()).into_iter().collect::<Vec<_>>()
+    });
+    // The creator has the first vote.
+    members.sort_by_key(|member| !member.2.iter().any(|line| line.contains("creates the group with")));
+    members.pop().unwrap().0.kill().unwrap();
+    members.iter_mut().for_each(|member| drop(member.0.stdin.take()));
+    let ended: Vec<_> = members.into_iter().map(Piped::end).collect();
+    assert!(ended.iter().all(|(status, _)| *status == Some(0)), "{ended:?}");
+    let named = ended.iter().filter(|(_, words)| words.contains("no other member is left to hand over to"));
+    assert_eq!(named.count(), 1, "{ended:?}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub enum CreateGroupError {
     },
     /// The group's result is kept on disk, and this node has no data directory.
     #[error(
-        "group {name:?} keeps its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir, or `--data DIR`"
+        "group {name:?} keeps its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir"
     )]
     NeedsDataDir {
         /// The name.
@@ -162,7 +162,7 @@ pub enum JoinError {
     },
     /// The group runs, and no member retains the beginning of its result.
     #[error(
-        "group {name:?} was not joined: its result before index {first} is not retained by any member, and members need the whole result; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
+        "group {name:?} was not joined: its result before index {first} is not retained by any member, and members need the whole result; raise retain_bytes (on disk: retain_disk_bytes) at the members, or observe the group from that index on"
     )]
     Truncated {
         /// The name.
@@ -172,7 +172,7 @@ pub enum JoinError {
     },
     /// The group's result is kept on disk, and this node has no data directory.
     #[error(
-        "group {name:?} keeps its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir, or `--data DIR`"
+        "group {name:?} keeps its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir"
     )]
     NeedsDataDir {
         /// The name.
@@ -180,7 +180,7 @@ pub enum JoinError {
     },
     /// The group's result is kept in memory, and this node was to keep it on disk.
     #[error(
-        "group {name:?} keeps its result in memory, and this node was to keep it on disk: open it with Durability::Memory (`--durability memory`), or create another group on disk, by a name of its own"
+        "group {name:?} keeps its result in memory, and this node was to keep it on disk: open it with Durability::Memory, or create another group on disk, by a name of its own"
     )]
     InMemory {
         /// The name.

@@ -118,9 +118,10 @@ pub use cloudy_proto::slot::{Batch, Payloads, payload_slices};
 pub use cloudy_proto::wire::{CommandError, Refusal, WIRE_VERSION, WireVersions};
 pub use cloudy_proto::{
     AloneError, CannotKeepUp, CatchUpPolicy, Checkpoint, Digest, Durability, Entry, Event, GroupId, Incarnation, Index,
-    InstalledView, LeastRing, LeaveWait, LogIndex, MemberStatus, MessageId, NoCompleteMember, NodeId, OnFailure,
-    Origin, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind, RingMember,
-    Seq, SessionPlan, SlowDownEnd, StaleDisk, Status, StoredError, View, ViewId, VotesLost, WaitCause, Waiting,
+    InstalledView, LeastRing, LeaveWait, LogIndex, MemberStatus, MessageId, MissingVoters, NoCompleteMember, NodeId,
+    OnFailure, Origin, Outcome, Parameters, ParametersError, ParseNodeIdError, PendingSlot, Phase, Rank, RingKind,
+    RingMember, Seq, SessionPlan, SlowDownEnd, StaleDisk, Status, StoredError, View, ViewId, VotesLost, WaitCause,
+    Waiting,
 };
 pub use cluster_key::{
     CLUSTER_KEY_BYTES, CLUSTER_KEY_PREFIX, ClusterKey, GenerateClusterKeyError, ParseClusterKeyError,
@@ -133,7 +134,7 @@ pub use group::{
     Approval, Approved, ApprovedError, ApprovedItem, Divergence, EndReason, Events, EventsError, GroupConfig, Receipt,
     ReceiptError,
 };
-pub use handle::{BroadcastError, FlushError, Group, LEAVE_TIMEOUT, LeaveError, ReadyError};
+pub use handle::{BroadcastError, FlushError, Group, LEAVE_TIMEOUT, LeaveError, LeaveLimits, ReadyError};
 pub use health::{CloseReason, NodeFailure};
 pub use identity::pem::PemError;
 pub use identity::{

@@ -55,8 +55,8 @@ pub use id::{
 };
 pub use io::{
     Admission, Approval, ApprovedItem, CannotKeepUp, Entry, Event, Frame, Input, LeastRing, LeaveWait, MemberStatus,
-    NoCompleteMember, Outcome, Output, PendingSlot, Phase, Position, Request, SlowDownEnd, StaleDisk, Status,
-    VotesLost, WaitCause, Waiting,
+    MissingVoters, NoCompleteMember, Outcome, Output, PendingSlot, Phase, Position, Request, SlowDownEnd, StaleDisk,
+    Status, VotesLost, WaitCause, Waiting,
 };
 pub use limits::ServeLimits;
 pub use machine::{FinalOutcomes, Machine, MachineConfig, Role};

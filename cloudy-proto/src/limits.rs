@@ -132,7 +132,8 @@ pub const RUNS_ADMITTED_MAX: usize = RUNS_MAX - 2_048;
 const _: () = assert!(RUNS_ADMITTED_MAX + EVICTED_REMEMBERED_MAX + OTHERS_REMEMBERED_MAX + 2 * MEMBERS_MAX <= RUNS_MAX);
 /// Maximum of a duration in a command of the control log: computations with one cannot overflow.
 pub const DURATION_MAX: Duration = Duration::from_secs(u32::MAX as u64);
-/// The time for which a finished session serves members that have not reported (`protocol.md` §9).
+/// The time for which a finished session serves members that have not reported (`protocol.md` §9): at least, since it is
+/// longer on long paths and for slow disks.
 pub const LINGER: Duration = Duration::from_secs(2);
 
 /// The amounts in which a node sends the result to a node that fetches it. They do not change the result: nodes may

@@ -51,6 +51,8 @@ macro_rules! each_is_caught {
                 Rule::AskedAsksBack => "who_is_asked_for_what_it_has_not_does_not_ask_back",
                 Rule::SnapshotHasItsView => "a_snapshot_carries_no_members",
                 Rule::SnapshotHasLastNumbers => "a_joiner_begins_without_the_last_numbers",
+                Rule::FormerVotersStop => "the_last_members_wait_for_votes_of_members_that_left",
+                Rule::OneStays => "all_that_leave_wait_for_a_dead_member",
                 Rule::LastHandsOver => "the_last_that_leaves_ends_the_group_of_an_evicted_member",
                 Rule::LeftIsLogged => "a_node_that_left_comes_onto_the_ring_again",
                 Rule::EndIsTold => "a_node_that_knows_no_member_of_the_last_view_does_not_learn_of_the_end",
@@ -63,6 +65,9 @@ macro_rules! each_is_caught {
                 Rule::ConsensusIsChecked => "a_voter_stops_at_a_message_that_the_library_takes_for_impossible",
                 Rule::SleeperWaits => "a_coordinator_believes_what_waited_for_it",
                 // In the unit tests of `cloudy-proto`.
+                Rule::EndFreesLeaver => {
+                    "a_node_that_leaves_outside_the_last_view_does_not_wait_for_members_that_ended"
+                }
                 Rule::ChangeKeepsMajority => "a_change_of_the_voters_leaves_too_few_that_answer",
                 // In `corruption.rs`.
                 Rule::MembersCompare => "a_member_whose_checkpoint_differs_stops",
@@ -419,6 +424,46 @@ fn the_last_that_leaves_ends_the_group_of_an_evicted_member() {
     println!("LastHandsOver off: {failure}");
 }
 
+/// One of three members dies and is evicted; the others leave at once.
+#[test]
+fn all_that_leave_wait_for_a_dead_member() {
+    let story = |rules| -> Result<(), Failure> {
+        let mut story = Scenario::begin(evicting(3, rules))?;
+        story.broadcasts(0, 5, 8)?;
+        story.until("all have all", |world| (0..3).all(|node| world.judge.index_of(node) == 5))?;
+        story.suffers(Fault::Kill { who: Who::Node(2) })?;
+        story.until("it is evicted", |world| ring_of(world, 0) == [0, 1])?;
+        story.leaves(0)?;
+        story.leaves(1)?;
+        story.until("one has left", |world| world.nodes[..2].iter().any(|node| node.left))?;
+        story.until("the other is the ring", |world| (0..2).any(|node| ring_of(world, node) == [node]))
+    };
+    assert_eq!(story(Rules::default()), Ok(()));
+    let failure = story(Rules::all_but(Rule::OneStays)).expect_err("both wait");
+    println!("OneStays off: {failure}");
+}
+
+/// All members leave, one soon after the other, and each ends as soon as it has left.
+#[test]
+fn the_last_members_wait_for_votes_of_members_that_left() {
+    let story = |rules, apart_us| -> Result<(), Failure> {
+        let mut story = Scenario::begin(evicting(3, rules))?;
+        story.broadcasts(0, 5, 8)?;
+        story.until("all have all", |world| (0..3).all(|node| world.judge.index_of(node) == 5))?;
+        for node in [2, 1, 0] {
+            story.leaves(node)?;
+            story.pass(apart_us)?;
+        }
+        let is_over = |world: &World, node: usize| world.nodes[node].left || world.nodes[node].closed;
+        story.until("all are done", |world| (0..3).all(|node| is_over(world, node)))
+    };
+    let times = || (0..40_000).step_by(500);
+    let caught = times().find_map(|at| Some((at, story(Rules::all_but(Rule::FormerVotersStop), at).err()?)));
+    let Some((at, failure)) = caught else { panic!("FormerVotersStop: no checker notices") };
+    println!("FormerVotersStop off: {at} us apart: {failure}");
+    assert_eq!(story(Rules::default(), at), Ok(()));
+}
+
 fn rules_hold(rules: Rules) -> bool {
     format!("{rules:?}") == format!("{:?}", Rules::default())
 }
@@ -500,6 +545,7 @@ fn the_page_of_rules_has_a_row_for_each_rule() {
         include_str!("mutations.rs"),
         include_str!("corruption.rs"),
         include_str!("../../cloudy-proto/src/control/voters.rs"),
+        include_str!("../../cloudy-proto/src/machine/leave.rs"),
     );
     let mut listed = BTreeSet::new();
     for row in include_str!("../../docs/reference/rules.md").lines().filter(|line| line.starts_with("| `")) {

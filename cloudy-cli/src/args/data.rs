@@ -2,12 +2,13 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use super::KeyFileArgs;
 use super::tail::{Format, INDEX_MAX};
-use super::values::{seed, whole};
+use super::values::{seed, wait, whole};
 
 /// Arguments of `cloudy data`.
 #[derive(Debug, Args)]
@@ -18,8 +19,9 @@ Examples:
   cloudy data export /var/lib/orders > orders.jsonl     its messages, as `cloudy tail` prints them
   cloudy data import /var/lib/new --group orders < orders.jsonl
   cloudy data recover /var/lib/orders                   a new group, if all other members are lost
+  cloudy data forget /var/lib/orders orders --yes       deletes a group that has ended
 
-The node of the directory must not run. Only import, to a new or empty directory, and recover write.")]
+The node of the directory must not run. Only import, to a new or empty directory, recover and forget write.")]
 pub(crate) struct DataCommandArgs {
     /// The subcommand.
     #[command(subcommand)]
@@ -95,6 +97,20 @@ Exit status:
   2    the command line is wrong
   130  interrupted")]
     Recover(RecoverArgs),
+    /// Delete a group that has ended from a data directory, so that another one can have its name
+    #[command(after_help = "\
+Examples:
+  cloudy data forget /var/lib/orders orders --yes
+  cloudy data forget /var/lib/orders 0b9c2f6de1f0481c9c4c0c2f1a7d3e55 --yes --force    also one that may still run elsewhere
+
+The node of the directory keeps its identity and its other groups. A group that has not ended, as far as the directory
+knows, is not deleted: its other members may need the vote and the data of this node.
+
+Exit status:
+  0    deleted
+  1    the directory is in use, the group has not ended, or --yes is missing: nothing is deleted
+  2    the command line is wrong")]
+    Forget(ForgetArgs),
 }
 
 /// Arguments of `cloudy data inspect` and `verify`.
@@ -143,6 +159,23 @@ pub(crate) struct ImportArgs {
     pub(crate) renumber: bool,
 }
 
+/// Arguments of `cloudy data forget`.
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArgs {
+    /// The data directory
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// The group, by name or id
+    #[arg(value_name = "GROUP")]
+    pub(crate) group: String,
+    /// Delete it: without this option the command only says what it would delete
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Delete it also if it has not ended, as far as the directory knows
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
 /// Arguments of `cloudy data recover`.
 #[derive(Debug, Args)]
 pub(crate) struct RecoverArgs {
@@ -155,6 +188,9 @@ pub(crate) struct RecoverArgs {
     /// Ask at this address too, if members may have another one than the directory knows
     #[arg(long = "peer", value_name = "HOST:PORT", value_parser = seed)]
     pub(crate) peers: Vec<String>,
+    /// Timeout for the answer of each member
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = wait, allow_hyphen_values = true)]
+    pub(crate) answer_timeout: Duration,
     /// None of the other members can return: what they alone have is lost. Without effect if one answers
     #[arg(long)]
     pub(crate) others_are_lost: bool,

@@ -8,8 +8,7 @@ use clap::Args;
 use cloudy_node::admin::AdminAddress;
 
 use super::TrustArgs;
-use super::values::seed;
-use crate::duration;
+use super::values::{seed, wait};
 
 /// Arguments of `cloudy doctor`.
 #[derive(Debug, Args)]
@@ -39,7 +38,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long, value_name = "IP")]
     pub(crate) multicast: Option<IpAddr>,
     /// Timeout for each answer
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = wait, allow_hyphen_values = true)]
     pub(crate) timeout: Duration,
     /// Print one JSON object with all checks
     #[arg(long)]

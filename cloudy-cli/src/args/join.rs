@@ -7,9 +7,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::tail::INDEX_MAX;
-use super::values::{retained, seed, whole};
+use super::values::{retained, seed, wait, whole};
 use super::{AdminArgs, TrustArgs};
-use crate::duration;
 use crate::ring::DurabilityChoice;
 
 /// The most members that a group can be created with: `cloudy_proto::limits::MEMBERS_MAX`.
@@ -38,8 +37,8 @@ stopped. If the process was killed while it wrote, a pipe gets the lines of that
 is appended to has no gap and no repeat. --from has the index after the last message that was read.
 
 Exit status:
-  0    all lines are in the result and the node has left, or a signal ended it
-  1    something failed, or the group was closed before all lines were in the result
+  0    all lines are in the result and the node has left, or no other member gives a sign of life, or a signal ended it
+  1    something failed, a line is not in the result, or the group was closed before its result was complete here
   2    the command line is wrong
   130  interrupted
   141  the reader of the output has closed it")]
@@ -87,8 +86,11 @@ pub(crate) struct JoinArgs {
     #[arg(long, value_name = "COMMAND")]
     pub(crate) exec: Option<String>,
     /// How long to wait until the group is open
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = wait, allow_hyphen_values = true)]
     pub(crate) open_timeout: Duration,
+    /// How long the last member, when it leaves, waits for evicted members that give no sign of life
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = wait, allow_hyphen_values = true)]
+    pub(crate) heir_timeout: Duration,
     /// The cluster key, or certificates.
     #[command(flatten)]
     pub(crate) trust: TrustArgs,

@@ -35,7 +35,7 @@ use clap_complete::Shell;
 
 pub(crate) use admin::AdminArgs;
 pub(crate) use bench::{BenchArgs, BenchNodeArgs, Senders, Sweep};
-pub(crate) use data::{DataCommand, DataCommandArgs, ExportArgs, ImportArgs, InspectArgs, RecoverArgs};
+pub(crate) use data::{DataCommand, DataCommandArgs, ExportArgs, ForgetArgs, ImportArgs, InspectArgs, RecoverArgs};
 pub(crate) use demo::DemoArgs;
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use failover::{BenchCommand, FailoverArgs, FailureKind, SoakArgs};

@@ -14,7 +14,7 @@ use miette::Report;
 use tokio::time::{Instant, sleep};
 
 use super::AdminArgs;
-use super::values::{delay, whole};
+use super::values::{delay, wait, whole};
 use crate::output::{failure, say_plainly};
 use crate::ring::{DurabilityChoice, RingChoice};
 use crate::{duration, percent};
@@ -29,7 +29,7 @@ pub(crate) struct ListenArgs {
     #[arg(allow_hyphen_values = true, value_parser = whole(0_u16, u16::MAX, "10502"))]
     pub(crate) port: u16,
     /// Timeout for HOST: its name has to resolve, and its address has to be one of this machine
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = wait, allow_hyphen_values = true)]
     pub(crate) start_timeout: Duration,
 }
 

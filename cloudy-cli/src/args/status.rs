@@ -5,8 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use cloudy_node::admin::AdminAddress;
 
-use super::values::whole;
-use crate::duration;
+use super::values::{wait, whole};
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -28,7 +27,7 @@ pub(crate) struct TargetArgs {
     #[arg(short = 'o', long = "output", value_name = "FORM", value_enum, default_value_t)]
     pub(crate) output: OutputForm,
     /// Timeout for the answer
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = wait, allow_hyphen_values = true)]
     pub(crate) answer_timeout: Duration,
 }
 

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{seed, whole};
+use super::values::{seed, wait, whole};
 use super::{AdminArgs, SessionArgs, TrustArgs};
-use crate::duration;
 
 /// Maximum index of a result: the protocol's maximum, `cloudy_proto::limits::ROUND_MAX`.
 pub(crate) const INDEX_MAX: NonZeroU64 = NonZeroU64::new(1 << 56).unwrap();
@@ -79,7 +78,7 @@ pub(crate) struct TailArgs {
     #[arg(long, value_name = "FORM", value_enum, default_value_t)]
     pub(crate) format: Format,
     /// Timeout without a coordinator of the group in reach, as when most of its nodes are gone
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = wait, allow_hyphen_values = true)]
     pub(crate) lost_timeout: Duration,
     /// The cluster key, or certificates.
     #[command(flatten)]

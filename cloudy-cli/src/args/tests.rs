@@ -233,6 +233,8 @@ fn wrong_command_lines_name_what_is_wrong() {
         ("cloudy slave h 1 --rate -1", ValueValidation, "-1"),
         ("cloudy slave h 1 --partitions", MissingRequiredArgument, "--announce"),
         ("cloudy demo --seed -1", ValueValidation, "-1"),
+        ("cloudy join g --bind a:1 --open-timeout 0", ValueValidation, "shorter than 1ms"),
+        ("cloudy tail a:1 --lost-timeout 60", ValueValidation, "without a unit is microseconds"),
         ("cloudy completions tcsh", InvalidValue, "bash"),
         ("cloudy man demo --dir d", ArgumentConflict, "--dir"),
     ] {

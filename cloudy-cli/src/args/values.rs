@@ -10,6 +10,8 @@ use cloudy_node::fault::DELAY_MAX;
 
 use crate::duration;
 
+/// The least time for which a command waits for others: below it nothing can answer.
+const WAIT_MIN: Duration = Duration::from_millis(1);
 /// Bytes of a result that a slave keeps in memory, at least: what members have in flight, several times over.
 const RETAINED_BYTES_MIN: u64 = 1 << 20;
 /// The same, at most.
@@ -80,6 +82,16 @@ pub(super) fn measured(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("nothing can be measured in no time; write for example 2s".to_owned()),
         duration => Ok(duration),
     }
+}
+
+/// Parses a time for which a command waits for others.
+pub(super) fn wait(text: &str) -> Result<Duration, String> {
+    let wait = duration::parse(text).map_err(|error| error.to_string())?;
+    if wait < WAIT_MIN {
+        let min = duration::show(WAIT_MIN);
+        return Err(format!("shorter than {min}; write for example 60s (a number without a unit is microseconds)"));
+    }
+    Ok(wait)
 }
 
 /// Parses the delay of a datagram.

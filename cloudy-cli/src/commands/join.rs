@@ -1,5 +1,6 @@
 //! `cloudy join`: a member of a group for programs in any language. Lines in are broadcast, JSON lines out are the result.
 
+use std::cell::Cell;
 use std::future::{poll_fn, ready};
 use std::io::{self, BufRead, Write as _};
 use std::net::SocketAddr;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use cloudy_node::discovery::seeds;
 use cloudy_node::fault::Faults;
 use cloudy_node::{
-    ApprovedError, ApprovedItem, BroadcastError, EndReason, Entry, Group, GroupConfig, Index, LEAVE_TIMEOUT,
-    LeaveError, MessageId, Node, Parameters, Receipt, ReceiptError,
+    ApprovedError, ApprovedItem, BroadcastError, Durability, EndReason, Entry, Group, GroupConfig, Index, LeaveError,
+    LeaveLimits, MessageId, Node, NodeId, Parameters, Receipt, ReceiptError,
 };
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
@@ -101,9 +102,10 @@ async fn member(args: &JoinArgs, node: &Node, audit: &AuditLog, stop: &Stop) -> 
     say_plainly(&format!("in group {:?} ({})", group.name(), group.id()));
     let from = args.from.map(|from| Index(from.get()));
     let position = Position::open(args.data.as_deref(), group.id(), from, args.exec.is_some()).await?;
-    let mut output = Output { group: &group, exec: args.exec.as_deref(), position, stop };
-    let closed = Notify::new();
-    let input = Input { group: &group, stop, closed: &closed, expire: args.expire };
+    let (closed, ends_alone) = (Notify::new(), Cell::new(false));
+    let mut output = Output { group: &group, exec: args.exec.as_deref(), position, stop, ends_alone: &ends_alone };
+    let input =
+        Input { group: &group, stop, closed: &closed, expire: args.expire, heir_timeout: args.heir_timeout };
     let taking_part = input.take_part(args.stay);
     tokio::pin!(taking_part);
     let print = output.print();
@@ -124,29 +126,41 @@ async fn member(args: &JoinArgs, node: &Node, audit: &AuditLog, stop: &Stop) -> 
             never = &mut audited => match never {},
             part = &mut taking_part, if ended.is_none() => match part? {
                 Part::Abandoned => return Ok(ExitCode::from(stop.status_of_service())),
+                Part::Alone(evicted) => {
+                    say_plainly(&without_heir(&evicted, group.durability()));
+                    ends_alone.set(true);
+                    node.shutdown().await;
+                    ended = Some(Lines::default());
+                }
                 // The rest of the result is printed first.
-                part => ended = Some(part),
+                Part::Over(lines) => ended = Some(lines),
             }
         }
     }
-    match ended {
-        Some(Part::Refused) => Err(failure(
-            format_args!(
-                "group {:?} is closed: lines of standard input that have no receipt are not in its result",
-                args.group
-            ),
-            "send them to a group of another name, or start with an empty --data directory",
-        )),
-        _ => Ok(ExitCode::from(if stop.was_asked() { stop.status_of_service() } else { EXIT_EQUAL })),
+    match ended.and_then(|lines| lines.problem(&args.group)) {
+        Some(problem) => Err(problem),
+        None => Ok(ExitCode::from(if stop.was_asked() { stop.status_of_service() } else { EXIT_EQUAL })),
     }
+}
+
+/// Warns that the group has no other member that could continue it.
+fn without_heir(evicted: &[NodeId], durability: Durability) -> String {
+    let names = evicted.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
+    let outcome = match durability {
+        Durability::Memory => "the group ends with this node, since it is kept in memory",
+        Durability::Disk => "the group continues when this node starts again with the same --data directory",
+    };
+    format!(
+        "warning: no other member is left to hand over to, and evicted ones give no sign of life ({names}): {outcome}"
+    )
 }
 
 /// How this node's part in the group ended.
 enum Part {
-    /// All its lines are in the result, and it has left, or the group is closed.
-    Done,
-    /// The group was closed before the end of stdin.
-    Refused,
+    /// It has left, or the group is closed.
+    Over(Lines),
+    /// All its lines are in the result, and no other member gives a sign of life: only these could take over.
+    Alone(Vec<NodeId>),
     /// A signal asked it to leave, and it could not.
     Abandoned,
 }
@@ -168,6 +182,31 @@ enum Sent {
     Some,
 }
 
+/// The lines of stdin that are not in the result, or may not be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Lines {
+    /// Whether the group was closed before the last line was sent.
+    are_unsent: bool,
+    /// Lines that are in no result, as their receipts say.
+    rejected: u64,
+    /// Lines of which it is not known.
+    unknown: u64,
+}
+
+impl Lines {
+    fn problem(self, group: &str) -> Option<Report> {
+        let Self { are_unsent, rejected, unknown } = self;
+        let problem = match (are_unsent, rejected + unknown) {
+            (true, _) => "it is closed: lines of standard input that have no receipt are not in its result".to_owned(),
+            (false, 0) => return None,
+            (false, _) => format!("{rejected} lines of standard input are not in its result, and {unknown} may not be"),
+        };
+        let remedy = "see the receipts on standard output; send the lines that are missing to a group of another name, or \
+                      delete this one by `cloudy data forget DIR NAME` at all nodes and begin it again";
+        Some(failure(format_args!("group {group:?}: {problem}"), remedy))
+    }
+}
+
 /// What this node sends.
 struct Input<'a> {
     group: &'a Group,
@@ -176,53 +215,56 @@ struct Input<'a> {
     closed: &'a Notify,
     /// The time after which a line expires.
     expire: Option<Duration>,
+    /// How long the last member waits for a sign of life of an evicted one.
+    heir_timeout: Duration,
 }
 
 impl Input<'_> {
     /// Sends the lines of stdin, prints their receipts, and leaves.
     async fn take_part(&self, stays: bool) -> Result<Part, Report> {
-        match self.stop.unless_asked(self.send_all()).await {
-            Some(sent) => match sent? {
-                Sent::All => {}
-                Sent::Some => return Ok(Part::Refused),
-            },
-            None => return self.leave().await,
+        let lines = match self.stop.unless_asked(self.send_all()).await {
+            Some(lines) => lines?,
+            None => return self.leave(Lines::default()).await,
+        };
+        if lines.are_unsent || stays && self.stop.unless_asked(self.closed.notified()).await.is_some() {
+            return Ok(Part::Over(lines));
         }
-        if stays && self.stop.unless_asked(self.closed.notified()).await.is_some() {
-            return Ok(Part::Done);
-        }
-        self.leave().await
+        self.leave(lines).await
     }
 
     /// Sends the lines of stdin, and prints what became of them.
-    async fn send_all(&self) -> Result<Sent, Report> {
+    async fn send_all(&self) -> Result<Lines, Report> {
         // Lines that cannot expire wait in stdin.
         let (sendings, sendings_in) = mpsc::channel(if self.expire.is_some() { WAITING_MAX } else { 1 });
         let (receipts, receipts_in) = mpsc::channel(RECEIPTS_MAX);
         // All receipts are printed, also if the group is closed meanwhile.
         let send = async { Ok(self.send(sendings).await) };
         let accept = async { Ok(self.accept(sendings_in, receipts).await) };
-        let (sent, accepted, ()) = tokio::try_join!(send, accept, self.print_receipts(receipts_in))?;
-        let all = [sent?, accepted?].iter().all(|sent| *sent == Sent::All);
-        Ok(if all { Sent::All } else { Sent::Some })
+        let (sent, accepted, lines) = tokio::try_join!(send, accept, self.print_receipts(receipts_in))?;
+        let are_unsent = [sent?, accepted?].contains(&Sent::Some);
+        Ok(Lines { are_unsent, ..lines })
     }
 
     /// Leaves, or gives up soon after a signal.
-    async fn leave(&self) -> Result<Part, Report> {
-        let left = match self.stop.unless_asked(self.group.leave_within(LEAVE_TIMEOUT)).await {
+    async fn leave(&self, lines: Lines) -> Result<Part, Report> {
+        let limits = LeaveLimits::default().heir_timeout(self.heir_timeout);
+        let left = match self.stop.unless_asked(self.group.leave_with(limits)).await {
             Some(left) => left,
-            None => self.group.leave_within(LEAVE_AFTER_SIGNAL).await,
+            None => self.group.leave_with(limits.timeout(LEAVE_AFTER_SIGNAL)).await,
         };
         match left {
-            Ok(()) => Ok(Part::Done),
-            // Its lines are in the result.
-            Err(LeaveError::Ended(EndReason::Final | EndReason::Closed)) => Ok(Part::Done),
+            Ok(()) => Ok(Part::Over(lines)),
+            Err(LeaveError::NoHeir { evicted, .. }) if lines == Lines::default() => Ok(Part::Alone(evicted)),
             // It takes no part from here on, and the others notice.
             Err(error) if self.stop.was_asked() => {
                 tracing::warn!(%error, "this node ends without having left the group");
                 Ok(Part::Abandoned)
             }
-            Err(error) => Err(error).into_diagnostic(),
+            Err(error) => Err(failure(
+                error,
+                "this node ends without having handed over, which the other members notice: see `cloudy status` at one of \
+                 them",
+            )),
         }
     }
 
@@ -293,21 +335,28 @@ impl Input<'_> {
         Ok(Sent::All)
     }
 
-    /// Prints what became of the broadcasts, in their order.
-    async fn print_receipts(&self, mut receipts: mpsc::Receiver<Line<Receipt>>) -> Result<(), Report> {
+    /// Prints what became of the broadcasts, in their order. Returns the number of those that are not in the result.
+    async fn print_receipts(&self, mut receipts: mpsc::Receiver<Line<Receipt>>) -> Result<Lines, Report> {
+        let mut lines = Lines::default();
         while let Some(Line { number, broadcast: receipt }) = receipts.recv().await {
             let MessageId { seq, incarnation, .. } = receipt.id();
             let mut line = match receipt.await {
                 Ok(approval) => json!({ "receipt": seq.0, "index": approval.index.0 }),
                 Err(ReceiptError::ApprovedLongAgo(_)) => json!({ "receipt": seq.0, "index": null }),
-                Err(error @ ReceiptError::Rejected(_)) => json!({ "rejected": seq.0, "error": error.to_string() }),
-                Err(error) => json!({ "unknown": seq.0, "error": error.to_string() }),
+                Err(error @ ReceiptError::Rejected(_)) => {
+                    lines.rejected += 1;
+                    json!({ "rejected": seq.0, "error": error.to_string() })
+                }
+                Err(error) => {
+                    lines.unknown += 1;
+                    json!({ "unknown": seq.0, "error": error.to_string() })
+                }
             };
             line["incarnation"] = incarnation.0.into();
             line["line"] = number.into();
             self.stop.print_bytes(format!("{line}\n").into_bytes()).await?;
         }
-        Ok(())
+        Ok(lines)
     }
 }
 
@@ -336,12 +385,30 @@ fn read_lines(lines: &mpsc::Sender<io::Result<Vec<u8>>>) {
     }
 }
 
+/// The output ends in order only with the final result, or with this node's part in the group.
+fn end_of_output(error: ApprovedError, ends_alone: bool, next: Index) -> Result<(), Report> {
+    match error {
+        ApprovedError::Ended(EndReason::Left) => Ok(()),
+        ApprovedError::Ended(EndReason::ShutDown) if ends_alone => Ok(()),
+        ApprovedError::Lagged { resume_from } => Err(failure(
+            format_args!("the result before index {resume_from} is not retained here"),
+            format_args!("begin again with --from {resume_from}, with a larger --retain at all nodes, or on disk"),
+        )),
+        error => Err(failure(
+            format_args!("the output ends before message {next}, and the result may have more: {error}"),
+            format_args!("begin again with --from {next}, or read on at another member by `cloudy tail --from {next}`"),
+        )),
+    }
+}
+
 /// Where the result goes.
 struct Output<'a> {
     group: &'a Group,
     exec: Option<&'a str>,
     position: Position,
     stop: &'a Stop,
+    /// Whether the node was shut down because no other member is left.
+    ends_alone: &'a Cell<bool>,
 }
 
 impl Output<'_> {
@@ -359,19 +426,7 @@ impl Output<'_> {
                     self.position.printed_view(view.id()).await?;
                 }
                 Ok(ApprovedItem::View(_)) => {}
-                Err(ApprovedError::Ended(EndReason::Left | EndReason::Closed)) => return Ok(()),
-                Err(ApprovedError::Lagged { resume_from }) => {
-                    return Err(failure(
-                        format_args!("the result before index {resume_from} is not retained here"),
-                        format_args!(
-                            "begin again with --from {resume_from}, with a larger --retain at all nodes, or on disk"
-                        ),
-                    ));
-                }
-                Err(error) => {
-                    let next = self.position.shown();
-                    return Err(failure(error, format_args!("begin again with --from {next}")));
-                }
+                Err(error) => return end_of_output(error, self.ends_alone.get(), self.position.shown()),
             }
         }
         Ok(())
@@ -445,6 +500,36 @@ impl Output<'_> {
                 }
                 _ = reports.tick() => say(&format!("the command for the message at index {index} is still running")),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_final_result_and_the_end_of_its_own_part_end_the_output_of_a_member_in_order() {
+        let ended = |reason, alone| end_of_output(ApprovedError::Ended(reason), alone, Index(7));
+        assert!(ended(EndReason::Left, false).is_ok() && ended(EndReason::ShutDown, true).is_ok());
+        for reason in [EndReason::Closed, EndReason::ShutDown, EndReason::Deleted, EndReason::Revoked] {
+            let error = ended(reason, false).expect_err("the result may have more");
+            let remedy = error.help().expect("a remedy").to_string();
+            assert!(error.to_string().contains("before message 7") && remedy.contains("--from 7"), "{error}");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_not_in_the_result_for_certain_are_a_failure() {
+        let none = Lines::default();
+        assert!(none.problem("orders").is_none());
+        for (lines, words) in [
+            (Lines { are_unsent: true, ..none }, "lines of standard input that have no receipt"),
+            (Lines { rejected: 2, ..none }, "2 lines of standard input are not in its result"),
+            (Lines { unknown: 1, ..none }, "and 1 may not be"),
+        ] {
+            let problem = lines.problem("orders").expect("a problem").to_string();
+            assert!(problem.contains(words) && problem.contains("\"orders\""), "{problem}");
         }
     }
 }

@@ -50,6 +50,14 @@ pub enum DataError {
         /// The first stored index.
         first: Index,
     },
+    /// The group is to be deleted, and has not ended as far as the directory knows.
+    #[error(
+        "group {name:?} has not ended, as far as this directory knows: other members may need this node's vote and data; start the node, and let it leave first"
+    )]
+    NotEnded {
+        /// The group's name.
+        name: String,
+    },
     /// A part of the result is missing.
     #[error("the stored result has a gap before index {before}: verify the directory, and restore it from a backup")]
     Gap {

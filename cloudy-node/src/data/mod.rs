@@ -1,4 +1,5 @@
-//! Data directories of nodes that do not run: inspect, verify, read and recover them, and create one from messages.
+//! Data directories of nodes that do not run: inspect, verify, read and recover them, create one from messages, and
+//! delete a group.
 //!
 //! [`StoredNode`] only reads. It holds the directory's lock, so no node starts on it meanwhile; a directory that a node
 //! uses is refused. What a node left undone when it was killed is completed in memory only. All methods of this module
@@ -17,6 +18,7 @@
 //! ```
 
 mod error;
+mod forget;
 mod import;
 mod recover;
 mod stored;
@@ -27,8 +29,9 @@ use cloudy_proto::{GroupId, NodeId};
 
 pub use crate::storage::Damage;
 pub use error::DataError;
+pub use forget::forget_group;
 pub use import::{Imported, Importer};
-pub use recover::{AskedMembers, Recovered, ask_members};
+pub use recover::{AskedMembers, MEMBER_ANSWER_TIMEOUT, Recovered, ask_members};
 pub use stored::{StoredGroup, StoredNode, StoredResult, TableSize};
 
 use crate::storage::{ReadOnlyDir, Table};

@@ -23,8 +23,8 @@ use crate::storage::{
     read_group,
 };
 
-/// The time in which a member has to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// The time in which a member has to answer [`ask_members`], unless a caller knows its paths better.
+pub const MEMBER_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time in which the node has to exclude the others: several times the longest timeouts of a group.
 const ALONE_MAX: Duration = Duration::from_secs(120);
 /// Between two looks at the group's state.
@@ -64,7 +64,8 @@ pub struct Recovered {
 }
 
 /// Asks the other members of the group in the data directory at `path` whether they can still answer, at the addresses
-/// that it knows and at `more`. Any node of the group that answers counts, and so does a node that refuses the link.
+/// that it knows and at `more`. Any node of the group that answers within `answer_timeout` counts, and so does a node
+/// that refuses the link. [`MEMBER_ANSWER_TIMEOUT`] is long enough on any usual path.
 ///
 /// Cancel safe: nothing is changed.
 ///
@@ -75,6 +76,7 @@ pub async fn ask_members(
     name_or_id: Option<&str>,
     keys: &ClusterKeys,
     more: &[SocketAddr],
+    answer_timeout: Duration,
 ) -> Result<AskedMembers, DataError> {
     let (of_path, name_or_id) = (path.to_owned(), name_or_id.map(str::to_owned));
     let (own, group) = blocking(move || {
@@ -100,7 +102,7 @@ pub async fn ask_members(
     let mut asked = JoinSet::new();
     for address in addresses {
         let (keys, group) = (keys.clone(), group.clone());
-        asked.spawn(async move { ask(&keys, address, &group).await });
+        asked.spawn(async move { ask(&keys, address, &group, answer_timeout).await });
     }
     let mut answers = Vec::new();
     while let Some(answer) = asked.join_next().await {
@@ -121,15 +123,20 @@ fn beside(address: SocketAddr) -> SocketAddr {
 }
 
 /// The answer of a node at an address, if it can be one of the group.
-async fn ask(keys: &ClusterKeys, address: SocketAddr, group: &StoredGroup) -> Result<Option<String>, DataError> {
+async fn ask(
+    keys: &ClusterKeys,
+    address: SocketAddr,
+    group: &StoredGroup,
+    answer_timeout: Duration,
+) -> Result<Option<String>, DataError> {
     // An identity of its own, so that the members do not take it for the node of the directory.
     let node = Node::builder().cluster_keys(keys).bind(beside(address)).start().await?;
-    let answer = match node.connect(address).timeout(ANSWER_MAX).await {
+    let answer = match node.connect(address).timeout(answer_timeout).await {
         Ok(peer) if group.view.as_ref().is_some_and(|view| view.rank_of(peer).is_some()) => {
             Some(format!("node {peer} answers at {address}, and is a member"))
         }
         Ok(peer) => {
-            match node.observe_group(&group.name, address, Index(1).max(group.last)).timeout(ANSWER_MAX).await {
+            match node.observe_group(&group.name, address, Index(1).max(group.last)).timeout(answer_timeout).await {
                 Ok(running) if running.id() == group.id => {
                     Some(format!("node {peer} answers at {address}, and the group runs there"))
                 }

@@ -74,6 +74,14 @@ pub struct StoredGroup {
     pub tables: Vec<TableSize>,
 }
 
+impl StoredGroup {
+    /// Whether the group has ended, as far as the directory knows: it is closed, or its last view is in force.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.closed || self.view.as_ref().is_some_and(|view| view.last)
+    }
+}
+
 impl StoredNode {
     /// Opens the data directory at `path`, and verifies every page of its database.
     ///

@@ -340,7 +340,9 @@ impl GroupRun {
             Event::StaleDisk(older) => tracing::error!(group = %self.shared.name, "{older}"),
             Event::CoordinatorLost { node } => {
                 let node = node.short();
-                let text = format_args!("no coordinator is in reach; the last was node {node}");
+                let missing =
+                    self.machine.missing_voters(Time(0)).map(|missing| format!("; {missing}")).unwrap_or_default();
+                let text = format_args!("no coordinator is in reach; the last was node {node}{missing}");
                 self.say(Level::WARN, "no coordinator is in reach", text);
             }
             _ => {}

@@ -50,7 +50,7 @@ pub enum EndReason {
     /// This node was away for too long, or came too late: no node in reach retains the entries that it lacks. The other
     /// members continue.
     #[error(
-        "the result before index {first} is not retained by any member, so this node cannot fetch the whole result; raise retain_bytes (on disk: retain_disk_bytes; of slaves: `--retain`) at the members, or observe the group from that index on"
+        "the result before index {first} is not retained by any member, so this node cannot fetch the whole result; raise retain_bytes (on disk: retain_disk_bytes) at the members, or observe the group from that index on"
     )]
     Truncated {
         /// The first retained index.

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudy_proto::{GroupId, Incarnation, Index, MessageId, NodeId, Outcome, Position, Request, Status};
+use cloudy_proto::{Durability, GroupId, Incarnation, Index, MessageId, NodeId, Outcome, Position, Request, Status};
 use tokio::sync::oneshot;
 
 pub use flush::FlushError;
-pub use leave::{LEAVE_TIMEOUT, LeaveError};
+pub use leave::{LEAVE_TIMEOUT, LeaveError, LeaveLimits};
 pub use ready::ReadyError;
 
 use crate::driver::{Command, Mailbox};
@@ -95,6 +95,12 @@ impl Group {
     #[must_use]
     pub fn node_id(&self) -> NodeId {
         self.shared.me
+    }
+
+    /// Where the members keep the result.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.shared.lock().durability
     }
 
     /// The node that created the group.

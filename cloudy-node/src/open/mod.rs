@@ -103,7 +103,7 @@ impl<'a> OpenGroup<'a> {
         self
     }
 
-    /// Called with what happens until the group is open. It must not block.
+    /// Called with what happens until the group is open, in place of lines in the log. It must not block.
     pub fn on_progress(mut self, progress: impl FnMut(OpenEvent) + Send + 'a) -> Self {
         self.progress = Some(Box::new(progress));
         self

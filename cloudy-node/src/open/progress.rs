@@ -200,7 +200,7 @@ pub enum OpenGroupError {
     Parameters(#[from] ParametersError),
     /// The group is to keep its result on disk.
     #[error(
-        "group {name:?} is to keep its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir, or `--data DIR`"
+        "group {name:?} is to keep its result on disk, and this node has no data directory: start it with NodeBuilder::data_dir"
     )]
     NeedsDataDir {
         /// The name.

@@ -28,6 +28,8 @@ use crate::wait::{Backoff, jittered};
 const ASK_EVERY: Duration = Duration::from_millis(500);
 /// For how long two groups have to be seen: reports of one that has just ended are out of date.
 const TWO_GROUPS_FOR: Duration = Duration::from_millis(1_500);
+/// Maximum of attempts that are not reported again.
+const ATTEMPTS_MAX: usize = 64;
 
 /// What an event is about: each is reported when it changes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +56,8 @@ pub(super) struct Work<'a> {
     expect: u16,
     progress: Option<Progress<'a>>,
     reported: BTreeMap<About, OpenEvent>,
+    /// Reported attempts after the last other event.
+    attempts: Vec<OpenEvent>,
     /// How the last question to a node went.
     stage: Stage,
     /// Why the last attempt to join or create failed.
@@ -91,6 +95,7 @@ impl<'a> Work<'a> {
             expect,
             progress,
             reported: BTreeMap::new(),
+            attempts: Vec::new(),
             stage: Stage::default(),
             failed: None,
             waits_for: "this node has not begun".to_owned(),
@@ -357,15 +362,23 @@ impl<'a> Work<'a> {
         self.tell(About::Attempt, event);
     }
 
-    /// Reports an event, unless the last one about the same was equal.
+    /// Reports an event, unless the last one about the same was equal. An attempt that is repeated is reported again only
+    /// after another event.
     fn tell(&mut self, about: About, event: OpenEvent) {
-        if self.reported.get(&about) == Some(&event) {
+        let is_attempt = about == About::Attempt;
+        if self.reported.get(&about) == Some(&event) || is_attempt && self.attempts.contains(&event) {
             return;
         }
-        tracing::info!(group = self.name, "{event}");
+        if !is_attempt || self.attempts.len() == ATTEMPTS_MAX {
+            self.attempts.clear();
+        }
+        if is_attempt {
+            self.attempts.push(event.clone());
+        }
         self.reported.insert(about, event.clone());
-        if let Some(progress) = &mut self.progress {
-            progress(event);
+        match &mut self.progress {
+            Some(progress) => progress(event),
+            None => tracing::info!(group = self.name, "{event}"),
         }
     }
 
@@ -505,6 +518,9 @@ async fn missing(group: &Group) -> Option<String> {
     let status = group.status().await;
     if status.as_ref().is_some_and(|status| status.rank.is_some()) {
         return None;
+    }
+    if let Some(missing) = status.as_ref().and_then(|status| status.missing_voters.as_ref()) {
+        return Some(format!("this node resumes the group, and no coordinator is in reach; {missing}"));
     }
     let view = status.as_ref().and_then(|status| status.view.as_ref());
     let linked = |node| {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use cloudy_node::NodeKey;
 use cloudy_node::{
-    BroadcastError, EndReason, Event, ForgetError, Group, GroupConfig, Index, JoinError, LeaveError, LeaveWait, Node,
+    BroadcastError, EndReason, Event, ForgetError, Group, GroupConfig, Index, JoinError, LeaveError, LeaveLimits,
+    LeaveWait, Node,
 };
 use futures_util::future::join_all;
 
@@ -33,7 +34,7 @@ async fn the_last_member_that_leaves_hands_over_to_an_evicted_one_and_says_for_w
     until("the other is evicted", async || ring(&groups[0]).await == 1).await;
     approved(&groups[0], "alone").await;
     let late = groups[0].leave_within(Duration::from_millis(300)).await.unwrap_err();
-    let LeaveError::Late { waits_for: Some(LeaveWait::Heir { evicted }), unapproved: 0, .. } = &late else {
+    let LeaveError::Late { waits_for: Some(LeaveWait::Heir { evicted, .. }), unapproved: 0, .. } = &late else {
         panic!("{late}")
     };
     assert_eq!(*evicted, [nodes[1].id()]);
@@ -47,6 +48,48 @@ async fn the_last_member_that_leaves_hands_over_to_an_evicted_one_and_says_for_w
     assert!(!groups[1].has_ended());
     groups[1].end();
     assert_eq!(texts(&read_final(&groups[1]).await), ["before", "alone", "after"]);
+}
+
+#[tokio::test]
+async fn the_last_member_gives_up_soon_where_the_evicted_one_is_dead_and_waits_for_one_that_lives() {
+    let key = key();
+    let first = start(&key).await;
+    let (second, control) = start_cuttable(&key, impatient()).await;
+    let nodes = [first, second];
+    let groups = create(&nodes, "alone", GroupConfig::default()).await;
+    approved(&groups[1], "before").await;
+    control.partition([nodes[0].local_addr()]);
+    until("the other is evicted", async || ring(&groups[0]).await == 1).await;
+    let soon = LeaveLimits::default().heir_timeout(Duration::from_millis(300));
+    let error = within("an answer", groups[0].leave_with(soon)).await.unwrap_err();
+    let LeaveError::NoHeir { evicted, waited } = &error else { panic!("{error}") };
+    assert!(*evicted == [nodes[1].id()] && *waited >= soon.heir_timeout, "{error}");
+    assert!(error.to_string().contains(&nodes[1].id().short()), "{error}");
+    // It has not left: the other one lives after all.
+    control.heal();
+    within("the leaving", groups[0].leave()).await.unwrap();
+    assert!(!groups[1].has_ended());
+}
+
+#[tokio::test]
+async fn members_that_leave_at_once_beside_a_dead_one_leave_but_for_the_last() {
+    let mut nodes = start_all(&key(), 3).await;
+    let mut groups = create(&nodes, "beside", GroupConfig::default()).await;
+    three_vote(&groups).await;
+    join_all(groups.iter().map(|group| approved(group, "all"))).await;
+    nodes.pop().unwrap().shutdown().await;
+    groups.pop();
+    until("it is evicted", async || ring(&groups[0]).await == 2).await;
+    let limits = LeaveLimits::default().heir_timeout(Duration::from_millis(500));
+    let left = nodes.iter().zip(&groups).map(async |(node, group)| {
+        let left = group.leave_with(limits).await;
+        node.shutdown().await;
+        left
+    });
+    let left = within("both", join_all(left)).await;
+    let are_left = left.iter().filter(|left| left.is_ok()).count();
+    let are_alone = left.iter().filter(|left| matches!(left, Err(LeaveError::NoHeir { .. }))).count();
+    assert_eq!((are_left, are_alone), (1, 1), "{left:?}");
 }
 
 /// Far below the timeout of a leave: all members answer.

@@ -1,12 +1,16 @@
 //! Recovery of a group from one data directory, after the other members are lost.
 
-use cloudy_node::data::{self, DataError, StoredNode};
+use std::time::Duration;
+
+use cloudy_node::data::{self, DataError, MEMBER_ANSWER_TIMEOUT, StoredNode};
 use cloudy_node::{ClusterKeys, DataDir, Durability, Group, GroupConfig, Index, Node, Parameters};
 use tempfile::TempDir;
 
 use crate::common::{create, key, until, within};
 
 const COUNT: u64 = 60;
+/// Where nothing answers, the time to wait for it does not matter.
+const UNANSWERED: Duration = Duration::from_millis(100);
 
 async fn start(keys: &ClusterKeys, dir: &TempDir) -> Node {
     let data = DataDir::open(dir.path(), true).unwrap();
@@ -55,7 +59,7 @@ async fn a_group_whose_other_members_are_lost_continues_as_a_new_one_with_every_
     for node in &nodes {
         node.shutdown().await;
     }
-    let asked = data::ask_members(dirs[0].path(), None, &keys, &[]).await.unwrap();
+    let asked = data::ask_members(dirs[0].path(), None, &keys, &[], UNANSWERED).await.unwrap();
     assert_eq!((asked.answers.len(), asked.others.len()), (0, 2), "{asked:?}");
     let recovered = asked.recover().await.unwrap();
     assert_eq!((recovered.former, recovered.excluded.len()), (former, 2));
@@ -97,14 +101,14 @@ async fn a_group_of_which_a_member_answers_is_not_recovered() {
     drop(groups);
     nodes[0].shutdown().await;
     let before = std::fs::read(dirs[0].path().join("cloudy.redb")).unwrap();
-    let asked = data::ask_members(dirs[0].path(), Some("orders"), &keys, &[]).await.unwrap();
+    let asked = data::ask_members(dirs[0].path(), Some("orders"), &keys, &[], MEMBER_ANSWER_TIMEOUT).await.unwrap();
     assert_eq!(asked.answers.len(), 2, "{asked:?}");
     assert!(asked.answers[0].contains("and is a member"), "{asked:?}");
     let refused = asked.recover().await.unwrap_err();
     assert!(matches!(refused, DataError::MembersAnswer { .. }), "{refused}");
     // A node with another key at a known address is no proof that the member is gone.
     let others = ClusterKeys::from(key());
-    let asked = data::ask_members(dirs[0].path(), None, &others, &[]).await.unwrap();
+    let asked = data::ask_members(dirs[0].path(), None, &others, &[], MEMBER_ANSWER_TIMEOUT).await.unwrap();
     assert!(asked.answers.iter().all(|answer| answer.contains("refuses the link")), "{asked:?}");
     assert_eq!(asked.answers.len(), 2, "{asked:?}");
     assert!(std::fs::read(dirs[0].path().join("cloudy.redb")).unwrap() == before, "the directory was changed");

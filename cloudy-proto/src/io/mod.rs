@@ -19,8 +19,8 @@ use crate::view::{InstalledView, View};
 use crate::wire::{CommandError, ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
 pub use status::{
-    CannotKeepUp, LeastRing, LeaveWait, MemberStatus, NoCompleteMember, PendingSlot, Phase, SlowDownEnd, StaleDisk,
-    Status, VotesLost, WaitCause, Waiting,
+    CannotKeepUp, LeastRing, LeaveWait, MemberStatus, MissingVoters, NoCompleteMember, PendingSlot, Phase, SlowDownEnd,
+    StaleDisk, Status, VotesLost, WaitCause, Waiting,
 };
 
 /// An input of the machine, the only way into it.

@@ -1,6 +1,7 @@
 //! The status of a group at one node.
 
 use core::fmt;
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -72,6 +73,8 @@ pub struct Status {
     pub leaving: Option<LeaveWait>,
     /// Set if most voters returned without their votes, so that the group has stopped.
     pub votes_lost: Option<VotesLost>,
+    /// No coordinator was in reach for the coordinator timeout, and too few voters are.
+    pub missing_voters: Option<MissingVoters>,
 }
 
 impl Status {
@@ -103,6 +106,8 @@ pub enum LeaveWait {
     Heir {
         /// The evicted members.
         evicted: Vec<NodeId>,
+        /// The time for which no node that could take over has given a sign of life.
+        silent_for: Duration,
     },
     /// It is off the ring and still votes: other voters have not replaced it.
     Vote,
@@ -125,7 +130,7 @@ impl fmt::Display for LeaveWait {
                 f,
                 "the ring has {members} members and ring_min is {ring_min}, so it needs this node; let another node join, or close the group"
             ),
-            Self::Heir { evicted } => {
+            Self::Heir { evicted, .. } => {
                 let names = evicted.iter().map(NodeId::short).collect::<Vec<_>>().join(", ");
                 write!(
                     f,
@@ -254,6 +259,44 @@ pub struct VotesLost {
     pub durability: Durability,
 }
 
+/// The reason for which no coordinator is elected: too few voters are in reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MissingVoters {
+    /// The voters that are out of reach, or back without their votes, each with its last known address.
+    pub missing: Vec<(NodeId, Option<SocketAddr>)>,
+    /// The number of these that make a majority with the voters in reach.
+    pub needed: usize,
+    /// Where votes are kept.
+    pub durability: Durability,
+}
+
+/// The text for logs and errors: the nodes that are needed, and the remedy.
+impl fmt::Display for MissingVoters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.missing.iter().map(|(node, address)| match address {
+            Some(address) => format!("node {}, last at {address}", node.short()),
+            None => format!("node {}", node.short()),
+        });
+        let (names, needed) = (names.collect::<Vec<_>>().join("; "), self.needed);
+        write!(f, "the group needs {needed} of these nodes to continue: {names}; ")?;
+        f.write_str(match self.durability {
+            Durability::Memory => {
+                "restore the network to them; if their processes are gone, so are their votes: save the data of the members that are left, and create another group"
+            }
+            Durability::Disk => "start them with their data directories; ",
+        })?;
+        match self.durability {
+            Durability::Memory => Ok(()),
+            Durability::Disk => f.write_str(RECOVERY),
+        }
+    }
+}
+
+/// The remedy for a group on disk whose other disks are lost.
+const RECOVERY: &str =
+    "if their disks are lost for good, recover the group from this node's data directory as a new group";
+
 /// The text for logs and errors: the loss, and the remedy.
 impl fmt::Display for VotesLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -268,9 +311,13 @@ impl fmt::Display for VotesLost {
                 "votes in memory are gone with their processes, so the group has stopped for good: save the members' data, end the group's processes and create another group"
             }
             Durability::Disk => {
-                "start them with the data directories that they had, unless the group was closed and forgotten there"
+                "start them with the data directories that they had, unless the group was closed and forgotten there; "
             }
-        })
+        })?;
+        match self.durability {
+            Durability::Memory => Ok(()),
+            Durability::Disk => f.write_str(RECOVERY),
+        }
     }
 }
 
@@ -354,7 +401,10 @@ impl fmt::Display for NoCompleteMember {
                 "; the group continues only if one of these still runs and is reached again, because data in memory is lost with its process: {missing}"
             ),
             (false, Durability::Disk) => {
-                write!(f, "; the group continues once one of these is started again with its data directory: {missing}")
+                write!(
+                    f,
+                    "; the group continues once one of these is started again with its data directory: {missing}; {RECOVERY}"
+                )
             }
         }
     }
@@ -375,7 +425,7 @@ mod tests {
             words(Durability::Disk, &[1, 2], &[3]),
             format!(
                 "{stopped}returned without data: 03030303; the group continues once one of these is started again with its \
-                 data directory: 01010101, 02020202"
+                 data directory: 01010101, 02020202; {RECOVERY}"
             )
         );
         assert!(words(Durability::Memory, &[1], &[]).contains("only if one of these still runs and is reached again"));

@@ -5,11 +5,12 @@ use crate::command::Command;
 use crate::config::Durability;
 use crate::digest::Checkpoint;
 use crate::id::{NodeId, ViewId};
+use crate::io::MissingVoters;
 use crate::limits::{MEMBERS_MAX, OBSERVERS_MAX, RUNS_ADMITTED_MAX};
 use crate::machine::closing::Closing;
 use crate::machine::control_log::ControlLog;
 use crate::machine::coordinating::Coordinating;
-use crate::machine::coordinator::votes_lost;
+use crate::machine::coordinator::{missing_voters, votes_lost};
 use crate::machine::identity::Identity;
 use crate::machine::peers::Peers;
 use crate::machine::send_control;
@@ -57,6 +58,10 @@ impl AdmissionHandler<'_> {
             let reason = harmless(reason.as_bytes());
             return self.send(from, ControlFrame::Refuse { reason, refusal });
         }
+        if let Some(missing) = self.missing_voters().filter(|_| is_new) {
+            let reason = harmless(format!("no coordinator is in reach; {missing}").as_bytes());
+            return self.send(from, ControlFrame::Refuse { reason, refusal: Refusal::NotYet });
+        }
         if observer {
             self.peers.on_observer(from);
         }
@@ -101,6 +106,12 @@ impl AdmissionHandler<'_> {
             ));
         }
         Ok(())
+    }
+
+    /// The voters that the group needs before a node can join.
+    fn missing_voters(&self) -> Option<MissingVoters> {
+        let missing = missing_voters(self.identity, self.log, self.peers, self.tracking, self.timers.now());
+        missing.filter(|_| !self.is_in_reach())
     }
 
     /// Checks whether the group has stopped for good; the error is the reason, for a node to which that matters.

@@ -7,7 +7,7 @@ use crate::command::Command;
 use crate::digest::Checkpoint;
 use crate::id::NodeId;
 use crate::io::Event;
-use crate::limits::{LINGER, REPORT_BYTES_MAX};
+use crate::limits::REPORT_BYTES_MAX;
 use crate::machine::arrival::Arrival;
 use crate::machine::control_log::ControlLog;
 use crate::machine::coordinating::Coordinating;
@@ -163,8 +163,11 @@ impl CloseHandler<'_> {
     /// Notes that the last view is in force: members report from then on, for a while.
     pub(super) fn on_last_view(&mut self) {
         self.enter_stop();
-        if self.coordinating.is_some() {
-            self.timers.set(Timer::Linger, self.timers.now() + LINGER);
+        if self.coordinating.is_some()
+            && let Some(view) = self.log.state().view()
+        {
+            let linger = self.timeouts().linger(view);
+            self.timers.set(Timer::Linger, self.timers.now() + linger);
         }
     }
 }
@@ -285,11 +288,15 @@ impl CloseHandler<'_> {
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use super::*;
     use crate::config::Parameters;
     use crate::io::{Frame, Output};
+    use crate::limits::LINGER;
     use crate::machine::Machine;
     use crate::machine::tests::{COORDINATOR, MEMBER, drain, pair};
+    use crate::time::Time;
 
     const STRANGER: NodeId = NodeId([9; 32]);
 
@@ -341,5 +348,26 @@ mod tests {
         coordinator.close().on_final(None);
         coordinator.close().report_final();
         assert_eq!(events(&mut coordinator).last(), Some(&Event::Closed));
+    }
+
+    /// The linger of a coordinator whose path to the other member has this round trip.
+    fn linger(round_trip: Duration, parameters: Parameters) -> Duration {
+        let (mut coordinator, _) = pair(parameters);
+        for sent_at in [Time(0), Time(1)] {
+            coordinator.peers.start_probe(MEMBER, sent_at);
+            coordinator.peers.on_echo(MEMBER, sent_at, sent_at + round_trip);
+        }
+        let last = |machine: &Machine| machine.log.state().view().map(|view| machine.timeouts().linger(view));
+        last(&coordinator).expect("a view")
+    }
+
+    #[test]
+    fn a_finished_session_serves_members_on_long_paths_for_longer() {
+        let ms = Duration::from_millis;
+        assert_eq!(linger(ms(1), Parameters::default()), LINGER);
+        assert!(linger(ms(600), Parameters::default()) >= ms(3_000));
+        assert_eq!(linger(ms(9_000), Parameters::default()), Parameters::default().timeout_max);
+        let fixed = Parameters::default().timeout_max(Duration::ZERO);
+        assert_eq!(linger(ms(600), fixed), LINGER);
     }
 }

@@ -328,6 +328,12 @@ impl ControlLog {
         self.state.electors().filter(|(.., role)| *role == VoterRole::Voter).map(|(id, node, _)| (id, node))
     }
 
+    /// The number of voters, and those that are out of reach or have lost their votes.
+    pub(super) fn voters_out_of_reach(&self, is_in_reach: impl Fn(NodeId) -> bool) -> (usize, Vec<NodeId>) {
+        let is_missing = |(id, node): &(ConsensusId, NodeId)| !is_in_reach(*node) || self.lost_votes.contains(id);
+        (self.voters().count(), self.voters().filter(is_missing).map(|(_, node)| node).collect())
+    }
+
     /// The nodes with lost votes and the number of voters, if most votes are lost.
     pub(super) fn lost_majority(&self) -> Option<(Vec<NodeId>, usize)> {
         let lost: Vec<NodeId> =

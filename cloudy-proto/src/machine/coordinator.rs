@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::command::Command;
 use crate::id::{LogIndex, NodeId};
-use crate::io::{Event, VotesLost};
+use crate::io::{Event, MissingVoters, VotesLost};
 use crate::machine::arrival::Arrival;
 use crate::machine::control_log::ControlLog;
 use crate::machine::identity::Identity;
@@ -17,6 +17,7 @@ use crate::machine::timers::{Timer, Timers};
 use crate::machine::tracking::{Claim, CoordinatorTracking};
 use crate::outputs::Outputs;
 use crate::rules::Rule;
+use crate::time::Time;
 use crate::wire::ControlFrame;
 
 /// The time between two requests for the end of the log, while no coordinator is linked.
@@ -178,6 +179,27 @@ impl CoordinatorHandler<'_> {
     fn is_in_reach(&self) -> bool {
         self.coordinates || self.tracking.linked(self.identity.me, self.peers).is_some()
     }
+}
+
+/// The voters that this node misses, once no coordinator was in reach for the coordinator timeout; none if they are a
+/// minority.
+pub(super) fn missing_voters(
+    identity: &Identity,
+    log: &ControlLog,
+    peers: &Peers,
+    tracking: &CoordinatorTracking,
+    now: Time,
+) -> Option<MissingVoters> {
+    let timeout = log.state().view()?.parameters.coordinator_timeout;
+    if tracking.lost_for(now)? < timeout || log.state().is_closed() {
+        return None;
+    }
+    let (voters, missing) = log.voters_out_of_reach(|node| node == identity.me || peers.is_linked(node));
+    let needed = (voters / 2 + 1).saturating_sub(voters - missing.len());
+    let ring = log.state().view().map_or(&[][..], |view| &view.ring);
+    let address = |node: NodeId| ring.iter().find(|member| member.node == node)?.addresses.first().copied();
+    let missing = missing.into_iter().map(|node| (node, address(node))).collect();
+    (needed > 0).then_some(MissingVoters { missing, needed, durability: identity.durability })
 }
 
 /// The lost votes, if no node can coordinate the group without them.

@@ -1,23 +1,38 @@
 //! How this node leaves the group.
 
+use core::time::Duration;
+
 use crate::id::NodeId;
 use crate::machine::control_log::ControlLog;
+use crate::time::Time;
 
 /// This node leaves the group for good.
 #[derive(Debug, Default)]
 pub(super) struct Departure {
-    is_wanted: bool,
+    wanted_at: Option<Time>,
+    /// The last time at which a node off the ring that could take over gave a sign of life.
+    heir_seen_at: Option<Time>,
     is_finished: bool,
 }
 
 impl Departure {
-    pub(super) fn want(&mut self) {
-        self.is_wanted = true;
+    pub(super) fn want(&mut self, now: Time) {
+        self.wanted_at.get_or_insert(now);
     }
 
     /// Whether the application has requested to leave.
     pub(super) fn is_wanted(&self) -> bool {
-        self.is_wanted
+        self.wanted_at.is_some()
+    }
+
+    /// Notes that a node lives that could take over.
+    pub(super) fn on_heir(&mut self, now: Time) {
+        self.heir_seen_at = Some(now);
+    }
+
+    /// The time since the request in which no node that could take over gave a sign of life.
+    pub(super) fn without_heir_for(&self, now: Time) -> Duration {
+        self.heir_seen_at.max(self.wanted_at).map_or(Duration::ZERO, |at| now.since(at))
     }
 
     pub(super) fn finish(&mut self) {
@@ -31,6 +46,22 @@ impl Departure {
 
     /// This node leaves and is on no ring: what ends the group is for the next coordinator, which stays to notify others.
     pub(super) fn hands_over(&self, me: NodeId, log: &ControlLog) -> bool {
-        self.is_wanted && log.state().view().is_some_and(|view| view.rank_of(me).is_none())
+        self.is_wanted() && log.state().view().is_some_and(|view| view.rank_of(me).is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_of_nodes_that_could_take_over_counts_from_the_request_and_ends_with_a_sign_of_life() {
+        let mut departure = Departure::default();
+        assert_eq!(departure.without_heir_for(Time(9)), Duration::ZERO);
+        departure.want(Time(10));
+        departure.want(Time(20));
+        assert_eq!(departure.without_heir_for(Time(25)), Duration::from_micros(15));
+        departure.on_heir(Time(24));
+        assert_eq!(departure.without_heir_for(Time(25)), Duration::from_micros(1));
     }
 }

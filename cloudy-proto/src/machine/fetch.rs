@@ -17,16 +17,11 @@ use crate::machine::send_control;
 use crate::machine::storage::Storage;
 use crate::machine::timers::{Timer, Timers};
 use crate::outputs::Outputs;
+use crate::path::Path;
 use crate::result_log::ResultLog;
 use crate::view::View;
 use crate::wire::{ControlFrame, Fetch};
 
-/// A source is silent if nothing is received for this number of its round trips …
-const SILENT_TRIPS: u32 = 4;
-/// … doubled with each silent source before it, at most this number of times …
-const SILENCES_COUNTED_MAX: u32 = 4;
-/// Maximum of that time.
-const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// The number of steps in which the window is granted again …
 const GRANTS_PER_WINDOW: u64 = 4;
 /// … and the maximum of one: each request brings more than it takes to make the next one.
@@ -164,9 +159,11 @@ impl FetchHandler<'_> {
     pub(super) fn await_source(&mut self) {
         let wedge_timeout =
             self.log.state().view().map_or(Duration::from_millis(100), |view| view.parameters.wedge_timeout);
-        let trips = self.fetches.pace.round_trip().unwrap_or_default() * SILENT_TRIPS;
-        let silences = self.fetches.missing.as_ref().map_or(0, |fetching| fetching.silences.min(SILENCES_COUNTED_MAX));
-        let silence = (wedge_timeout.max(trips) * (1 << silences)).min(SILENCE_MAX.max(wedge_timeout));
+        let silences = self.fetches.missing.as_ref().map_or(0, |fetching| fetching.silences);
+        let transfer = self.fetches.missing.as_ref().and_then(|fetching| fetching.transfer.as_ref());
+        let path = transfer.and_then(|transfer| self.peers.path(transfer.source));
+        let round_trip = path.and_then(Path::round_trip_max);
+        let silence = self.fetches.pace.silence_after(wedge_timeout, round_trip, silences);
         self.timers.set(Timer::Fetch, self.timers.now() + silence);
     }
 

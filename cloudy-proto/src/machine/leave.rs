@@ -71,6 +71,9 @@ impl LeaveHandler<'_> {
             return Release::Nothing;
         }
         self.timers.set(Timer::Leave, self.timers.now() + LEAVE_EVERY);
+        if self.log.state().view().is_some_and(|view| self.has_living_heir(view)) {
+            self.closing.departure_mut().on_heir(self.timers.now());
+        }
         if self.coordinating.is_some() {
             return self.on_request(self.identity.me);
         }
@@ -99,8 +102,8 @@ impl LeaveHandler<'_> {
     }
 
     /// Coordinator: a view change without the members that leave may start, once a complete member stays. If none on the
-    /// ring stays, evicted nodes that follow come onto it first. Only if there are none in the whole group, the group
-    /// ends with its last members.
+    /// ring stays, evicted nodes that follow come onto it first; while there are none, the coordinator stays and the
+    /// others leave. Only if there are none in the whole group, the group ends with its last members.
     pub(super) fn release(&mut self) -> Release {
         let Some(view) = self.log.state().view().cloned() else { return Release::Nothing };
         let Some(coordinating) = self.coordinating.as_ref() else { return Release::Nothing };
@@ -116,6 +119,7 @@ impl LeaveHandler<'_> {
                 false if self.is_last(&view) && self.has_former_voter(&view) => Release::Nothing,
                 false if self.is_last(&view) && !hands_over => Release::Stop,
                 false if !self.identity.rules.holds(Rule::LastHandsOver) => Release::Stop,
+                false if self.may_stay_alone(&view) => Release::ViewChange,
                 false => Release::Nothing,
             };
         }
@@ -133,6 +137,21 @@ impl LeaveHandler<'_> {
             coordinating.note_released(now);
         }
         if starts { Release::ViewChange } else { Release::Nothing }
+    }
+
+    /// Coordinator: whether it can keep the group for nodes that may take over, so that the other members leave.
+    fn may_stay_alone(&self, view: &View) -> bool {
+        let is_complete = self.plane.member().is_some_and(Member::is_complete);
+        let others = view.rank_of(self.identity.me).is_some() && view.members() > 1;
+        self.identity.rules.holds(Rule::OneStays) && is_complete && others && view.parameters.ring_min <= 1
+    }
+
+    /// Whether a node off the ring that has not left gives signs of life: it may take over.
+    fn has_living_heir(&self, view: &View) -> bool {
+        let timeouts = self.timeouts();
+        let may_come = |node: &NodeId| view.rank_of(*node).is_none() && !self.log.state().has_left(*node);
+        let mut others = absent(self.log, view).chain(self.log.state().runs().filter(may_come));
+        others.any(|node| node != self.identity.me && timeouts.seems_alive(node))
     }
 
     /// Whether a node that follows the result may enter the ring.
@@ -162,10 +181,11 @@ impl LeaveHandler<'_> {
     /// close, which the last members need not wait for either.
     fn has_former_voter(&self, view: &View) -> bool {
         let mut electors = self.log.state().electors();
-        electors.any(|(_, node, role)| {
-            let has_left = view.rank_of(node).is_none() && self.log.state().has_left(node);
-            role == VoterRole::Voter && has_left && self.peers.is_linked(node)
-        })
+        self.identity.rules.holds(Rule::FormerVotersStop)
+            && electors.any(|(_, node, role)| {
+                let has_left = view.rank_of(node).is_none() && self.log.state().has_left(node);
+                role == VoterRole::Voter && has_left && self.peers.is_linked(node)
+            })
     }
 
     /// Ends this node's part, once it has left, the log records that, and its vote is not needed.
@@ -200,7 +220,8 @@ impl LeaveHandler<'_> {
     fn is_past_last_view(&self) -> bool {
         let last = self.log.state().view().filter(|view| view.last && view.rank_of(self.identity.me).is_none());
         let is_alone = |view: &View| !view.ring.iter().any(|member| self.peers.is_linked(member.node));
-        self.coordinating.is_none() && last.is_some_and(|view| is_alone(view))
+        let follows = self.coordinating.is_none() && self.identity.rules.holds(Rule::EndFreesLeaver);
+        follows && last.is_some_and(|view| is_alone(view))
     }
 
     fn is_in_reach(&self) -> bool {
@@ -221,12 +242,14 @@ mod tests {
     use crate::io::{Frame, Input, Output, Request};
     use crate::machine::Machine;
     use crate::machine::tests::{COORDINATOR, MEMBER, drain, pair};
+    use crate::rules::Rules;
     use crate::time::Time;
     use crate::wire::{Stream, encode_command};
 
-    #[test]
-    fn a_node_that_leaves_outside_the_last_view_does_not_wait_for_members_that_ended() {
+    /// Whether a member leaves once the last view is in force without it and that view's only member is gone.
+    fn leaves_after_the_last_view(rules: Rules) -> bool {
         let (_, mut member) = pair(Parameters::default());
+        member.identity.rules = rules;
         member.handle(Time(0), Input::Request(Request::Leave));
         let view = member.log.state().view().cloned().expect("it is a member");
         let last = Command::InstallView(InstallView {
@@ -246,6 +269,13 @@ mod tests {
         assert!(!leaves(&mut member), "the log does not record that it left");
         member.handle(Time(0), Input::LinkDown { peer: COORDINATOR });
         member.handle(Time(0) + LEAVE_EVERY, Input::Timeout);
-        assert!(leaves(&mut member));
+        leaves(&mut member)
+    }
+
+    #[test]
+    fn a_node_that_leaves_outside_the_last_view_does_not_wait_for_members_that_ended() {
+        assert!(leaves_after_the_last_view(Rules::default()));
+        #[cfg(feature = "mutations")]
+        assert!(!leaves_after_the_last_view(Rules::all_but(Rule::EndFreesLeaver)), "the rule lets it leave");
     }
 }

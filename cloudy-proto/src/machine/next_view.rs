@@ -139,7 +139,7 @@ impl NextView<'_> {
     /// if they were not complete.
     pub(super) fn counted_answers(&self, change: &ViewChange) -> Vec<Option<Wedged>> {
         let member = |rank: Rank| change.view().member(rank);
-        let stays = |rank: Rank| change.is_last() || !self.coordinating.is_leaving(member(rank).node);
+        let stays = |rank: Rank| change.is_last() || self.stays(change.view(), member(rank).node);
         let mut answers = change.answers().to_vec();
         change.view().ranks().filter(|rank| self.is_void(member(*rank))).for_each(|rank| answers[rank.at()] = None);
         let in_reach = |answers: &[Option<Wedged>], rank: Rank| {
@@ -156,6 +156,14 @@ impl NextView<'_> {
             answers[rank.at()] = answers[rank.at()].take().filter(|_| one_continues).map(incomplete);
         }
         answers
+    }
+
+    /// Whether a member is on the next ring as far as it decides itself. If all of the ring leave, the coordinator stays
+    /// until another node has taken over.
+    fn stays(&self, view: &View, node: NodeId) -> bool {
+        let leaves = |node: NodeId| self.coordinating.is_leaving(node);
+        let is_keeper = node == self.identity.me && self.identity.rules.holds(Rule::OneStays);
+        !leaves(node) || is_keeper && view.ring.iter().all(|member| leaves(member.node))
     }
 
     /// Whether a place on the ring belongs to an incarnation that is over and, with `Memory`, holds nothing, whatever

@@ -15,6 +15,12 @@ const GROWTH_PART: u64 = 8;
 const FLAT_TRIPS_MAX: u32 = 3;
 /// The window in shortest round trips.
 const WINDOW_TRIPS: u32 = 2;
+/// A source is silent if nothing comes for this number of its round trips …
+const SILENT_TRIPS: u32 = 4;
+/// … doubled with each silence before, up to this number of times …
+const SILENCES_COUNTED_MAX: u32 = 4;
+/// … and up to this, unless the round trips alone take longer.
+const SILENCE_MAX: Duration = Duration::from_secs(4);
 
 /// The window of a node that fetches, kept from one transfer to the next.
 #[derive(Debug)]
@@ -58,9 +64,12 @@ impl Pace {
         self.window_bytes
     }
 
-    /// The shortest time from a request to its first frame.
-    pub(super) fn round_trip(&self) -> Option<Duration> {
-        self.shortest
+    /// The time without a frame after which a source counts as silent: at least `least`, and several of its round trips,
+    /// of which `measured` is the longest on its path.
+    pub(super) fn silence_after(&self, least: Duration, measured: Option<Duration>, silences: u32) -> Duration {
+        let round_trip = self.shortest.max(measured).unwrap_or_default();
+        let once = least.max(round_trip * SILENT_TRIPS);
+        (once * (1 << silences.min(SILENCES_COUNTED_MAX))).min(once.max(SILENCE_MAX))
     }
 
     /// Notes the start of a transfer.
@@ -125,6 +134,17 @@ mod tests {
             pace.receive(received, now);
         }
         pace.window_bytes()
+    }
+
+    #[test]
+    fn a_source_has_several_round_trips_for_an_answer_however_long_they_are() {
+        let least = Duration::from_millis(250);
+        let silence = |round_trip_ms, silences| {
+            Pace::default().silence_after(least, Some(Duration::from_millis(round_trip_ms)), silences).as_millis()
+        };
+        assert_eq!([0, 1, 4, 9].map(|silences| silence(1, silences)), [250, 500, 4_000, 4_000]);
+        assert_eq!([0, 3].map(|silences| silence(500, silences)), [2_000, 4_000]);
+        assert_eq!([0, 3].map(|silences| silence(2_000, silences)), [8_000, 8_000]);
     }
 
     #[test]

@@ -108,7 +108,7 @@ mod tests {
         assert_eq!((member.rejoin().report(), reports(&mut member)), (None, 1));
         member.peers.on_link_down(COORDINATOR, true);
         assert_eq!((member.rejoin().report(), reports(&mut member)), (None, 0), "no coordinator is linked");
-        member.closing.departure_mut().want();
+        member.closing.departure_mut().want(Time(0));
         assert!(!member.rejoin().is_evicted(), "it leaves");
     }
 

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use crate::command::VoterRole;
 use crate::id::{Incarnation, MessageId, NodeId, Rank, Seq};
-use crate::io::{LeastRing, LeaveWait, MemberStatus, Outcome, PendingSlot, Status, VotesLost, WaitCause, Waiting};
+use crate::io::{
+    LeastRing, LeaveWait, MemberStatus, MissingVoters, Outcome, PendingSlot, Status, VotesLost, WaitCause, Waiting,
+};
 use crate::machine::closing::Closing;
 use crate::machine::control_log::ControlLog;
 use crate::machine::coordinating::Coordinating;
-use crate::machine::coordinator::votes_lost;
+use crate::machine::coordinator::{missing_voters, votes_lost};
 use crate::machine::data_plane::DataPlane;
 use crate::machine::fetching::Fetches;
 use crate::machine::identity::Identity;
@@ -80,6 +82,7 @@ impl StatusView<'_> {
             waits_for: member.and_then(|member| self.waits_for(member)),
             leaving: self.leave_wait(),
             votes_lost: self.tracking.is_loss_reported().then(|| self.votes_lost()).flatten(),
+            missing_voters: missing_voters(self.identity, self.log, self.peers, self.tracking, self.now),
         }
     }
 
@@ -138,7 +141,7 @@ impl StatusView<'_> {
         let evicted: Vec<NodeId> = absent(self.log, view).collect();
         let (members, ring_min) = (view.members(), view.parameters.ring_min);
         Some(match none_stays && !evicted.is_empty() {
-            true => LeaveWait::Heir { evicted },
+            true => LeaveWait::Heir { evicted, silent_for: self.closing.departure().without_heir_for(self.now) },
             false if !none_stays && members <= usize::from(ring_min) => LeaveWait::LeastRing { members, ring_min },
             false => LeaveWait::View,
         })

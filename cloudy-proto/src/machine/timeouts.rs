@@ -6,7 +6,7 @@ use core::time::Duration;
 use crate::config::Parameters;
 use crate::control::{ControlState, Patience};
 use crate::id::{NodeId, Rank};
-use crate::limits::{CONSENSUS_TICK, ELECTION_TICKS_MAX, PROBE_EVERY, ROUND_TRIP_UNKNOWN};
+use crate::limits::{CONSENSUS_TICK, ELECTION_TICKS_MAX, LINGER, PROBE_EVERY, ROUND_TRIP_UNKNOWN};
 use crate::machine::control_log::ControlLog;
 use crate::machine::identity::Identity;
 use crate::machine::peers::Peers;
@@ -25,6 +25,8 @@ const STALL_SYNCS: u32 = 3;
 /// The time for which a candidate waits for votes, in longest recent syncs: its voters store the vote behind other
 /// records.
 const VOTE_SYNCS: u32 = 2;
+/// The number of round trips in which a member has the rest of the final result, and its report is committed.
+const LINGER_ROUND_TRIPS: u32 = 5;
 /// Ticks of the consensus library in the longest expected round trip.
 const ROUND_TRIP_TICKS: u32 = 4;
 /// The minimum number of elections after which a node without a coordinator reports that.
@@ -170,6 +172,14 @@ impl Timeouts<'_> {
     pub(super) fn voter_patience(&self) -> Patience {
         let answers_early = self.parameters.is_some_and(Parameters::adapts);
         Patience { vote_ticks: self.vote_ticks(), answers_early }
+    }
+
+    /// The time for which a finished session serves live members that have not reported: they fetch, sync and report.
+    pub(super) fn linger(&self, view: &View) -> Duration {
+        let needs = |member: &RingMember| {
+            self.round_trip_max(member.node) * LINGER_ROUND_TRIPS + self.slowest_sync(member.node) * STALL_SYNCS
+        };
+        view.parameters.limit(LINGER, view.ring.iter().map(needs).max().unwrap_or_default())
     }
 
     /// The time without a coordinator after which a node reports that.

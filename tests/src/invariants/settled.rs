@@ -122,7 +122,7 @@ fn not_left(world: &World, node: usize) -> Option<String> {
     // The coordinator knows that nobody stays; its word is good for all.
     let without_heir = (0..world.nodes.len())
         .filter(|&other| world.nodes[other].alive)
-        .any(|other| matches!(waits(other), Some(LeaveWait::Heir { evicted }) if evicted.iter().all(is_gone)));
+        .any(|other| matches!(waits(other), Some(LeaveWait::Heir { evicted, .. }) if evicted.iter().all(is_gone)));
     (world.nodes[node].app.leaves.is_some() && !without_heir).then(|| format!("wants to leave: {:?}", waits(node)))
 }
 

@@ -1,6 +1,7 @@
 //! `cloudy data`.
 
 mod export;
+mod forget;
 mod import;
 mod inspect;
 mod recover;
@@ -21,6 +22,7 @@ pub(crate) async fn run(command: DataCommand) -> Result<ExitCode, Report> {
         DataCommand::Verify(args) => blocking(move || verify::run(&args)).await,
         DataCommand::Export(args) => blocking(move || export::run(&args)).await,
         DataCommand::Import(args) => import::run(args).await,
+        DataCommand::Forget(args) => blocking(move || forget::run(&args)).await,
         DataCommand::Recover(args) => recover::run(args).await,
     }
 }

@@ -37,7 +37,8 @@ async fn ask(args: &RecoverArgs) -> Result<AskedMembers, Report> {
         more.extend(seeds::look_up(peer).await.into_diagnostic()?);
     }
     say_plainly("asking the other members at their known addresses");
-    let asked = ask_members(&args.directory, args.group.as_deref(), &file.keys, &more).await.map_err(report)?;
+    let asked = ask_members(&args.directory, args.group.as_deref(), &file.keys, &more, args.answer_timeout);
+    let asked = asked.await.map_err(report)?;
     let members = asked.others.iter().map(|(node, addresses)| match addresses.first() {
         Some(address) => format!("{node} at {address}"),
         None => format!("{node} at no known address"),

@@ -185,14 +185,14 @@ async fn session(
         let left = ending.borrow().left;
         if left && !ended.is_member {
             // The others ended the session after this slave had left it. They may need its vote for that.
-            wait_for_close(&mut events).await;
+            wait_for_close(group, &mut events).await;
             return Err(SlaveError::Left { group: group.id(), approved: approvals.sum.count() });
         }
         let left = left.then_some(ended.timings.send);
         let summary = report(group, &ended, approvals, left).await?;
         // A file that has failed does not wait for it.
         let _ = summed.send(summary);
-        wait_for_close(&mut events).await;
+        wait_for_close(group, &mut events).await;
         // Reported in any case: the master waits for it.
         if *phase.borrow() == Phase::Start {
             Err(SlaveError::NotBegun { master: group.creator(), cause: NotBegun::Ended })
@@ -255,9 +255,9 @@ async fn told_to_stop(
         match how {
             SlaveStop::Leave => {
                 match group.leave_within(LEAVING_MAX).await {
-                    Err(late @ LeaveError::Late { .. }) => SlaveError::NotLeaving(late),
                     // The readers of the result report how the session ended here.
                     Ok(()) | Err(LeaveError::Ended(_)) => pending().await,
+                    Err(not_left) => SlaveError::NotLeaving(not_left),
                 }
             }
             SlaveStop::End => {
@@ -315,11 +315,30 @@ async fn report(
     Ok(summary)
 }
 
-/// Waits a bounded time until the master has closed the session: the result is final whether the master receives the
-/// report or not.
-async fn wait_for_close(events: &mut Events) {
+/// Waits a bounded time until the master has closed the session, and longer while a coordinator is in reach: it serves
+/// slaves on long paths. The result is final whether the master receives the report or not.
+async fn wait_for_close(group: &Group, events: &mut Events) {
     let closed = async { while matches!(events.next().await, Some(Ok(event)) if event != Event::Closed) {} };
-    if timeout(CLOSING_MAX, closed).await.is_err() {
-        tracing::warn!("the master has not closed the session; it may not know this slave's result");
+    let given_up = async {
+        let mut waited = Duration::ZERO;
+        loop {
+            // sleep: a bound on an answer of other nodes.
+            sleep(CLOSING_MAX).await;
+            waited += CLOSING_MAX;
+            let status = group.status().await;
+            let view = status.as_ref().and_then(|status| status.view.as_ref());
+            let longest = view.map_or(Duration::ZERO, |view| view.parameters.timeout_max);
+            let coordinated = status.as_ref().is_some_and(|status| status.coordinator.is_some());
+            if !coordinated || waited > longest {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = closed => {}
+        () = given_up => {
+            tracing::warn!("the master has not closed the session; it may not know this slave's result");
+        }
     }
 }

@@ -200,8 +200,8 @@ pub enum SlaveError {
     },
     /// The result grew faster than it was read.
     #[error(
-        "this slave read the result too slowly: the result before message {resume_from} is not retained; start it with a larger \
-         `--retain` (in the library: `retain_bytes` in NodeBuilder::join_config) or give it more CPU, or broadcast less"
+        "this slave read the result too slowly: the result before message {resume_from} is not retained; raise retain_bytes \
+         in NodeBuilder::join_config, give it more CPU, or broadcast less"
     )]
     Lagged {
         /// The first retained index.
@@ -209,8 +209,8 @@ pub enum SlaveError {
     },
     /// No slave retains the beginning of the result.
     #[error(
-        "this slave missed the result before message {first}, and no slave retains that; start the slaves with \
-         a larger `--retain` (in the library: `retain_bytes` in NodeBuilder::join_config), or begin another session"
+        "this slave missed the result before message {first}, and no slave retains that; raise retain_bytes \
+         in NodeBuilder::join_config at the slaves, or begin another session"
     )]
     NotRetained {
         /// The first retained index.

@@ -36,7 +36,7 @@ impl Machine {
             Request::Create { session } => self.creation().into_iter().for_each(|mut it| it.create(session)),
             Request::End => self.on_close_request(),
             Request::Leave => {
-                self.closing.departure_mut().want();
+                self.closing.departure_mut().want(self.timers.now());
                 self.ask_to_leave();
             }
             Request::Snapshot { index, state } => self.on_snapshot(index, state),
