@@ -283,9 +283,10 @@ fn a_result_that_another_program_replaces_is_reported_by_its_slave() {
 
 /// Commands that print without a node.
 #[cfg(target_os = "linux")]
-const PRINTED: [&[&str]; 8] = [
+const PRINTED: [&[&str]; 9] = [
     &["--help"],
     &["--version"],
+    &["version", "--json"],
     &["help", "demo"],
     &["slave", "--help"],
     &["key", "path"],
@@ -315,6 +316,14 @@ fn output_that_is_lost_is_a_failure_of_every_command() {
         assert_eq!(ended.status.code(), Some(141), "{args:?}: {ended:?}");
         assert!(!String::from_utf8_lossy(&ended.stderr).contains("error: "), "{args:?}: {ended:?}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stdout_that_is_closed_at_the_start_counts_as_dev_null() {
+    let mut shell = Command::new("sh");
+    let ended = shell.args(["-c", "exec \"$0\" --version >&-"]).arg(env!("CARGO_BIN_EXE_cloudy")).output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
 }
 
 #[test]

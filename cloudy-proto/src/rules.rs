@@ -106,8 +106,6 @@ pub enum Rule {
     LastHandsOver,
     /// If all members of the ring leave and none off it can take over, the coordinator stays and the others leave.
     OneStays,
-    /// The group ends with its last members only once members that left do not vote.
-    FormerVotersStop,
     /// A node that leaves outside the last view has left once no member of that view is linked.
     EndFreesLeaver,
     /// A node that is off the ring leaves once the log says so, and does not come onto the ring.

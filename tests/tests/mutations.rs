@@ -51,7 +51,6 @@ macro_rules! each_is_caught {
                 Rule::AskedAsksBack => "who_is_asked_for_what_it_has_not_does_not_ask_back",
                 Rule::SnapshotHasItsView => "a_snapshot_carries_no_members",
                 Rule::SnapshotHasLastNumbers => "a_joiner_begins_without_the_last_numbers",
-                Rule::FormerVotersStop => "the_last_members_wait_for_votes_of_members_that_left",
                 Rule::OneStays => "all_that_leave_wait_for_a_dead_member",
                 Rule::LastHandsOver => "the_last_that_leaves_ends_the_group_of_an_evicted_member",
                 Rule::LeftIsLogged => "a_node_that_left_comes_onto_the_ring_again",
@@ -441,27 +440,6 @@ fn all_that_leave_wait_for_a_dead_member() {
     assert_eq!(story(Rules::default()), Ok(()));
     let failure = story(Rules::all_but(Rule::OneStays)).expect_err("both wait");
     println!("OneStays off: {failure}");
-}
-
-/// All members leave, one soon after the other, and each ends as soon as it has left.
-#[test]
-fn the_last_members_wait_for_votes_of_members_that_left() {
-    let story = |rules, apart_us| -> Result<(), Failure> {
-        let mut story = Scenario::begin(evicting(3, rules))?;
-        story.broadcasts(0, 5, 8)?;
-        story.until("all have all", |world| (0..3).all(|node| world.judge.index_of(node) == 5))?;
-        for node in [2, 1, 0] {
-            story.leaves(node)?;
-            story.pass(apart_us)?;
-        }
-        let is_over = |world: &World, node: usize| world.nodes[node].left || world.nodes[node].closed;
-        story.until("all are done", |world| (0..3).all(|node| is_over(world, node)))
-    };
-    let times = || (0..40_000).step_by(500);
-    let caught = times().find_map(|at| Some((at, story(Rules::all_but(Rule::FormerVotersStop), at).err()?)));
-    let Some((at, failure)) = caught else { panic!("FormerVotersStop: no checker notices") };
-    println!("FormerVotersStop off: {at} us apart: {failure}");
-    assert_eq!(story(Rules::default(), at), Ok(()));
 }
 
 fn rules_hold(rules: Rules) -> bool {

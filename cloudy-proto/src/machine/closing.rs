@@ -353,8 +353,8 @@ mod tests {
     /// The linger of a coordinator whose path to the other member has this round trip.
     fn linger(round_trip: Duration, parameters: Parameters) -> Duration {
         let (mut coordinator, _) = pair(parameters);
-        for sent_at in [Time(0), Time(1)] {
-            coordinator.peers.start_probe(MEMBER, sent_at);
+        for sent_at in (1..20).map(|number| Time(number * 20_000_000)) {
+            assert!(coordinator.peers.start_probe(MEMBER, sent_at));
             coordinator.peers.on_echo(MEMBER, sent_at, sent_at + round_trip);
         }
         let last = |machine: &Machine| machine.log.state().view().map(|view| machine.timeouts().linger(view));

@@ -181,11 +181,10 @@ impl LeaveHandler<'_> {
     /// close, which the last members need not wait for either.
     fn has_former_voter(&self, view: &View) -> bool {
         let mut electors = self.log.state().electors();
-        self.identity.rules.holds(Rule::FormerVotersStop)
-            && electors.any(|(_, node, role)| {
-                let has_left = view.rank_of(node).is_none() && self.log.state().has_left(node);
-                role == VoterRole::Voter && has_left && self.peers.is_linked(node)
-            })
+        electors.any(|(_, node, role)| {
+            let has_left = view.rank_of(node).is_none() && self.log.state().has_left(node);
+            role == VoterRole::Voter && has_left && self.peers.is_linked(node)
+        })
     }
 
     /// Ends this node's part, once it has left, the log records that, and its vote is not needed.
