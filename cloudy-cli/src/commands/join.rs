@@ -104,8 +104,7 @@ async fn member(args: &JoinArgs, node: &Node, audit: &AuditLog, stop: &Stop) -> 
     let position = Position::open(args.data.as_deref(), group.id(), from, args.exec.is_some()).await?;
     let (closed, ends_alone) = (Notify::new(), Cell::new(false));
     let mut output = Output { group: &group, exec: args.exec.as_deref(), position, stop, ends_alone: &ends_alone };
-    let input =
-        Input { group: &group, stop, closed: &closed, expire: args.expire, heir_timeout: args.heir_timeout };
+    let input = Input { group: &group, stop, closed: &closed, expire: args.expire, heir_timeout: args.heir_timeout };
     let taking_part = input.take_part(args.stay);
     tokio::pin!(taking_part);
     let print = output.print();
