@@ -76,7 +76,7 @@ pub(crate) struct JoinArgs {
           value_parser = whole(NonZeroU64::MIN, INDEX_MAX, "1000"))]
     pub(crate) from: Option<NonZeroU64>,
     /// Withdraw a line that the group does not accept in this time: it is in no result, for certain [default: wait]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = wait, allow_hyphen_values = true)]
     pub(crate) expire: Option<Duration>,
     /// Stay in the group after the end of stdin
     #[arg(long)]
