@@ -340,8 +340,8 @@ impl GroupRun {
             Event::StaleDisk(older) => tracing::error!(group = %self.shared.name, "{older}"),
             Event::CoordinatorLost { node } => {
                 let node = node.short();
-                let missing =
-                    self.machine.missing_voters(Time(0)).map(|missing| format!("; {missing}")).unwrap_or_default();
+                let missing = self.machine.status(Time(0)).missing_voters;
+                let missing = missing.map(|missing| format!("; {missing}")).unwrap_or_default();
                 let text = format_args!("no coordinator is in reach; the last was node {node}{missing}");
                 self.say(Level::WARN, "no coordinator is in reach", text);
             }

@@ -166,8 +166,9 @@ impl CloseHandler<'_> {
         if self.coordinating.is_some()
             && let Some(view) = self.log.state().view()
         {
-            let linger = self.timeouts().linger(view);
-            self.timers.set(Timer::Linger, self.timers.now() + linger);
+            let now = self.timers.now();
+            let linger = Timeouts::new(self.identity, self.log, self.peers, self.storage, now).linger(view);
+            self.timers.set(Timer::Linger, now + linger);
         }
     }
 }

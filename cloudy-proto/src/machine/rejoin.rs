@@ -89,6 +89,7 @@ mod tests {
     use crate::io::{Frame, Output};
     use crate::machine::Machine;
     use crate::machine::tests::{COORDINATOR, drain, pair};
+    use crate::time::Time;
 
     fn reports(machine: &mut Machine) -> usize {
         let is_report = |output: &Output| {

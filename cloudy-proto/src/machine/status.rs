@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::command::VoterRole;
 use crate::id::{Incarnation, MessageId, NodeId, Rank, Seq};
-use crate::io::{
-    LeastRing, LeaveWait, MemberStatus, MissingVoters, Outcome, PendingSlot, Status, VotesLost, WaitCause, Waiting,
-};
+use crate::io::{LeastRing, LeaveWait, MemberStatus, Outcome, PendingSlot, Status, VotesLost, WaitCause, Waiting};
 use crate::machine::closing::Closing;
 use crate::machine::control_log::ControlLog;
 use crate::machine::coordinating::Coordinating;
