@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use cloudy_proto::limits::PAYLOAD_BYTES_MAX;
 use cloudy_proto::{CatchUpPolicy, OnFailure};
 use cloudy_tests::invariants::Failure;
 use cloudy_tests::scenario::Scenario;
@@ -70,9 +71,29 @@ fn stays_whole(plan: Plan, what: &str) -> Result<(), Failure> {
 
 #[test]
 fn nobody_is_evicted_on_paths_of_up_to_400_ms() -> Result<(), Failure> {
-    for round_trip_ms in [1, 50, 260, 400] {
+    for round_trip_ms in [1, 10, 50, 100, 200, 260, 400] {
         stays_whole(path(busy(Plan::calm(4, None)), round_trip_ms), &format!("{round_trip_ms} ms"))?;
     }
+    Ok(())
+}
+
+/// A link of 20 Mbit/s.
+const SLOW_LINK_BYTES_PER_SECOND: u64 = 2_500_000;
+
+/// One message of the maximum size crosses the slow links of a member: for 6.7 s all other frames wait behind it.
+#[test]
+fn nobody_is_evicted_while_a_message_of_the_maximum_size_crosses_a_slow_link() -> Result<(), Failure> {
+    let mut plan = busy(Plan::calm(3, None));
+    plan.network.encoded = false;
+    plan.traffic.quiet = vec![0, 1, 2];
+    plan.heal_at_us = 400 * SECOND;
+    let mut story = Scenario::begin(plan)?;
+    let narrow = Narrow { bytes_per_second: SLOW_LINK_BYTES_PER_SECOND, queue_bytes: None };
+    (0..2).try_for_each(|b| story.suffers(Fault::Narrow { a: 2, b, narrow, for_us: 400 * SECOND }))?;
+    story.broadcasts(0, 1, PAYLOAD_BYTES_MAX)?;
+    story.until("the message is approved", |world| (0..3).all(|node| world.judge.index_of(node) == 1))?;
+    assert!(story.world.now_us > 6 * SECOND, "it took its time: {} us", story.world.now_us);
+    assert_eq!(views(&story.world), vec![1; 3], "nobody was evicted");
     Ok(())
 }
 
