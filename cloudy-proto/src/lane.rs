@@ -134,6 +134,7 @@ impl Lane {
     }
 
     /// Adds a message slot; false if it is held already.
+    #[inline]
     pub(crate) fn take_slot(&mut self, slot: Slot, gaps_are_skips: bool) -> Result<bool, LaneBreak> {
         if slot.round < self.frontier {
             return Ok(false);

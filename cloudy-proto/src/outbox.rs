@@ -67,6 +67,7 @@ impl Outbox {
     }
 
     /// The next slot's payloads are sent.
+    #[inline]
     pub(crate) fn pop_sent(&mut self, now: Time) -> Option<Batch> {
         let batch = self.pop()?;
         self.throttle.sent(batch.fetch_bytes(), now);

@@ -26,6 +26,8 @@ impl Outputs {
     }
 
     /// Closes the link to a peer that broke the protocol.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn close_link(&mut self, peer: NodeId, reason: String) {
         self.push(Output::CloseLink { peer, reason });
     }

@@ -105,6 +105,7 @@ impl PendingTable {
     }
 
     /// The round below which every recipient has confirmed all of the own lane.
+    #[inline]
     pub(crate) fn approved(&self) -> Round {
         self.recipients.iter().map(|rank| self.confirmed[rank.at()]).min().unwrap_or_default()
     }

@@ -67,6 +67,7 @@ impl View {
 
     /// A node's rank, whichever of its incarnations the ring lists.
     #[must_use]
+    #[inline]
     pub fn rank_of(&self, node: NodeId) -> Option<Rank> {
         self.ring.iter().position(|member| member.node == node).map(|at| Rank(at as u16))
     }

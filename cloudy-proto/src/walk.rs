@@ -29,6 +29,7 @@ impl Walk {
     }
 
     /// Passes slots known to be skipped, and takes the next approved message; none if it has to wait.
+    #[inline]
     pub(crate) fn step(&mut self, lanes: &mut [Lane], rules: Rules) -> Option<(Rank, Held)> {
         let at_cursor = &lanes[self.cursor.rank.at()];
         let waits = at_cursor.first_open() == self.cursor.round && at_cursor.first_approved().is_none();

@@ -175,7 +175,7 @@ impl Machine {
         if let Some(view) = self.log.state().view() {
             let (passed, heartbeat) = (now.since(self.timers.now()), view.parameters.heartbeat);
             if passed > heartbeat {
-                self.links().on_late(now, passed, heartbeat);
+                self.on_late(now, passed, heartbeat);
             }
         }
         self.timers.advance(now);
@@ -193,7 +193,7 @@ impl Machine {
             Input::Waits { cost_bytes } => self.plane.outbox_mut().set_outside(cost_bytes),
             Input::Request(request) => self.on_request(request),
             Input::Persisted { ticket } => self.on_persisted(ticket),
-            Input::ResultRead { to, items } => self.serve().on_read(to, items),
+            Input::ResultRead { to, items } => self.on_result_read(to, items),
             Input::Timeout => self.run_timers(),
         }
         self.run_consensus();
@@ -430,10 +430,10 @@ impl Machine {
             member.flush(heartbeat, &mut self.outputs, &mut self.due);
         }
         if self.storage.records.are_stored() {
-            self.durable().give_out();
+            self.give_out_records();
         }
         if self.log.state().is_closed() {
-            self.close().retire();
+            self.retire();
         }
     }
 

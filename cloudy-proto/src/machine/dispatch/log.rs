@@ -19,6 +19,7 @@ use crate::wire::{CommandError, ConsensusMessage};
 
 impl Machine {
     /// Runs the consensus library after the inputs so far, and applies committed entries.
+    #[inline]
     pub(in crate::machine) fn run_consensus(&mut self) {
         while !self.log.voter().map_or(self.coordinating.is_none(), Voter::is_settled) {
             while let Some(output) = self.log.voter_mut().and_then(Voter::poll_output) {
@@ -120,6 +121,7 @@ impl Machine {
     }
 
     /// Coordinator: sends each follower the log entries that it lacks.
+    #[inline]
     pub(in crate::machine) fn flush_log(&mut self) {
         if let Some(coordinating) = &mut self.coordinating {
             coordinating.send_log(&self.log, &self.peers, &mut self.outputs);

@@ -12,11 +12,12 @@ use core::time::Duration;
 
 use crate::digest::Checkpoint;
 use crate::id::NodeId;
-use crate::io::{Event, Request};
+use crate::io::{ApprovedItem, Event, Request};
 use crate::machine::Machine;
 use crate::machine::fetched::Reached;
 use crate::machine::peers::Contact;
 use crate::machine::timers::Timer;
+use crate::time::Time;
 use crate::view::InstalledView;
 use crate::wire::{Fetched, Heartbeat};
 
@@ -74,7 +75,24 @@ impl Machine {
         }
     }
 
+    /// Handles an input that comes later than a heartbeat after the one before it.
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[cold]
+    #[inline(never)]
+    pub(in crate::machine) fn on_late(&mut self, now: Time, passed: Duration, heartbeat: Duration) {
+        self.links().on_late(now, passed, heartbeat);
+    }
+
+    /// Handles entries that the disk has read for a node.
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
+    pub(in crate::machine) fn on_result_read(&mut self, to: NodeId, items: Option<Vec<ApprovedItem>>) {
+        self.serve().on_read(to, items);
+    }
+
     /// Handles the sync of all records up to a ticket.
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
     pub(in crate::machine) fn on_persisted(&mut self, ticket: u64) {
         self.storage.syncs.on_synced(self.timers.now());
         while let Some(completes) = self.durable().next_synced(ticket) {
@@ -89,6 +107,8 @@ impl Machine {
     }
 
     /// Handles a frame of a transfer to this node.
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
     pub(in crate::machine) fn on_fetched(&mut self, from: NodeId, fetched: Fetched) {
         match self.fetch().on_fetched(from, fetched) {
             Reached::Nothing => {}
@@ -162,7 +182,23 @@ impl Machine {
 
 /// Reports of this node.
 impl Machine {
+    /// Outputs all records that were added after the last output.
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
+    pub(in crate::machine) fn give_out_records(&mut self) {
+        self.durable().give_out();
+    }
+
+    /// Makes this node only answer, once the log is closed.
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
+    pub(in crate::machine) fn retire(&mut self) {
+        self.close().retire();
+    }
+
     /// Reports once in each view that the links to all other members are up.
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
     pub(in crate::machine) fn report_ready(&mut self) {
         if let Some(view) = self.links().report_ready() {
             self.on_ready(self.identity.me, view);

@@ -12,6 +12,7 @@ use crate::wire::{ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
 /// A confirmation or an approval, where the member says whether anything follows from it; or signs of life, which only the next
 /// check for failures looks at.
+#[inline]
 pub(in crate::machine) fn only_tallies(input: &Input) -> bool {
     let tallies =
         |frame: &Frame| matches!(frame, Frame::Tally(TallyFrame::Confirm { .. } | TallyFrame::Approved { .. }));
@@ -23,6 +24,7 @@ pub(in crate::machine) fn only_tallies(input: &Input) -> bool {
 }
 
 impl Machine {
+    #[inline]
     pub(in crate::machine) fn take_frame(
         &mut self,
         from: NodeId,
@@ -40,13 +42,25 @@ impl Machine {
             }
             Admission::Stop | Admission::Wait => return,
         }
-        match (stream, frame) {
-            (Stream::Lane { lane, .. }, Frame::Lane(frame)) => self.take_lane(from, lane, frame),
-            (Stream::Tally { .. }, Frame::Tally(frame)) => self.take_tally(from, frame),
-            (Stream::Result, Frame::Control(ControlFrame::Fetched(fetched))) => self.on_fetched(from, fetched),
-            (Stream::Control, Frame::Control(frame)) => self.take_control(from, frame),
-            _ => self.outputs.close_link(from, format!("a frame that does not belong on {stream:?}")),
+        // Not a match of both: the tuple would cost a copy of the frame.
+        match frame {
+            Frame::Lane(frame) => {
+                if let Stream::Lane { lane, .. } = stream {
+                    return self.take_lane(from, lane, frame);
+                }
+            }
+            Frame::Tally(frame) => {
+                if let Stream::Tally { .. } = stream {
+                    return self.take_tally(from, frame);
+                }
+            }
+            Frame::Control(ControlFrame::Fetched(fetched)) if stream == Stream::Result => {
+                return self.on_fetched(from, fetched);
+            }
+            Frame::Control(frame) if stream == Stream::Control => return self.take_control(from, frame),
+            Frame::Control(_) => {}
         }
+        self.outputs.close_link(from, format!("a frame that does not belong on {stream:?}"));
     }
 
     fn take_lane(&mut self, from: NodeId, lane: Rank, frame: LaneFrame) {
@@ -59,6 +73,7 @@ impl Machine {
     }
 
     /// A part of a frame of a lane.
+    #[inline]
     pub(in crate::machine) fn take_arriving(&mut self, from: NodeId, stream: Stream, bytes: u64) {
         let Stream::Lane { view, lane } = stream else { return };
         let Some(member) = self.plane.member_mut().filter(|member| member.view.id == view) else { return };
@@ -69,6 +84,7 @@ impl Machine {
     }
 
     /// Datagrams of a peer have come.
+    #[inline]
     pub(in crate::machine) fn take_alive(&mut self, peer: NodeId, since: Time) {
         if let Some(member) = self.plane.member_mut()
             && let Some(rank) = member.view.rank_of(peer).filter(|_| self.peers.is_linked(peer))
