@@ -297,7 +297,7 @@ fn members_that_leave_beside_a_dead_one_end_soon_and_one_of_them_names_it() {
         begun.map(|member| member.join().unwrap()).into_iter().collect::<Vec<_>>()
     });
     // The creator has the first vote.
-    members.sort_by_key(|member| !member.2.iter().any(|line| line.contains("creates the group with")));
+    members.sort_by_key(|member| !member.2.iter().any(|line| line.starts_with("creates the group with")));
     members.pop().unwrap().0.kill().unwrap();
     members.iter_mut().for_each(|member| drop(member.0.stdin.take()));
     let ended: Vec<_> = members.into_iter().map(Piped::end).collect();

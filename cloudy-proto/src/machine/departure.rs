@@ -10,7 +10,7 @@ use crate::time::Time;
 #[derive(Debug, Default)]
 pub(super) struct Departure {
     wanted_at: Option<Time>,
-    /// The last time at which a node off the ring that could take over gave a sign of life.
+    /// The last time at which a node that could take over, or that needs this one, gave a sign of life.
     heir_seen_at: Option<Time>,
     is_finished: bool,
 }
@@ -25,12 +25,12 @@ impl Departure {
         self.wanted_at.is_some()
     }
 
-    /// Notes that a node lives that could take over.
+    /// Notes that a node lives that could take over, or that needs this one.
     pub(super) fn on_heir(&mut self, now: Time) {
         self.heir_seen_at = Some(now);
     }
 
-    /// The time since the request in which no node that could take over gave a sign of life.
+    /// The time since the request in which no node that could take over or needs this one gave a sign of life.
     pub(super) fn without_heir_for(&self, now: Time) -> Duration {
         self.heir_seen_at.max(self.wanted_at).map_or(Duration::ZERO, |at| now.since(at))
     }

@@ -71,7 +71,7 @@ impl LeaveHandler<'_> {
             return Release::Nothing;
         }
         self.timers.set(Timer::Leave, self.timers.now() + LEAVE_EVERY);
-        if self.log.state().view().is_some_and(|view| self.has_living_heir(view)) {
+        if self.log.state().view().is_some_and(|view| self.has_living_heir(view) || self.is_needed(view)) {
             self.closing.departure_mut().on_heir(self.timers.now());
         }
         if self.coordinating.is_some() {
@@ -152,6 +152,13 @@ impl LeaveHandler<'_> {
         let may_come = |node: &NodeId| view.rank_of(*node).is_none() && !self.log.state().has_left(*node);
         let mut others = absent(self.log, view).chain(self.log.state().runs().filter(may_come));
         others.any(|node| node != self.identity.me && timeouts.seems_alive(node))
+    }
+
+    /// Whether another living node needs this one: a member of the ring, or a node that has left and still votes.
+    fn is_needed(&self, view: &View) -> bool {
+        let timeouts = self.timeouts();
+        let mut others = view.ring.iter().filter(|member| member.node != self.identity.me);
+        others.any(|member| timeouts.seems_alive(member.node)) || self.has_former_voter(view)
     }
 
     /// Whether a node that follows the result may enter the ring.

@@ -135,7 +135,8 @@ impl Corrupter {
     }
 
     /// A node that receives this frame from one that is altered may be altered too: the frame has a part of the result,
-    /// of a snapshot or of the control log, or a slot of a third member (`Relay`).
+    /// of a snapshot or of the control log, a slot of a third member (`Relay`), or the end of the result, which an altered
+    /// cut has moved.
     pub(super) fn passes_on(&self, packet: &Packet) -> bool {
         let forwarded = matches!(packet.frame, Frame::Lane(LaneFrame::Slot(_)));
         let of_result = matches!(
@@ -147,6 +148,7 @@ impl Corrupter {
             Frame::Control(ControlFrame::Consensus(message)) => {
                 !message.entries.is_empty() || !message.snapshot.is_empty()
             }
+            Frame::Control(ControlFrame::Fetched(Fetched::End { .. })) => true,
             _ => false,
         };
         let is_of_the_log = self.plan.is_some_and(|plan| plan.what.is_of_the_log());
