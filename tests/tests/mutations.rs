@@ -275,7 +275,7 @@ fn an_answer_from_before_a_link_was_lost_counts() {
         plan.faults.push((plan.heal_at_us / 3, Fault::Isolate { who: is_cut_off, outage_us: 300_000 }));
         plan
     };
-    let evicting = (9_600..9_600 + SEEDS).map(plan).filter(|plan| plan.evicts() && plan.nodes > 2);
+    let evicting = (3_500..3_500 + SEEDS).map(plan).filter(|plan| plan.evicts() && plan.nodes > 2);
     is_caught_in(Rule::LostLinkIsNoAnswer, evicting);
 }
 
