@@ -109,8 +109,8 @@ fn without_a_terminal_it_names_status_and_prints_one_picture() {
         assert_eq!(once.code(), Some(0), "{once:#?}");
         once.stdout.starts_with("cloudy top: 1 of 1 nodes ready\n")
     });
-    let nobody = format!("unix:{}", cluster.path("nobody").display());
-    let once = run(cloudy(&["top", "--once", &admin, &nobody]));
+    let absent = format!("unix:{}", cluster.path("absent").display());
+    let once = run(cloudy(&["top", "--once", &admin, &absent]));
     assert_eq!(once.code(), Some(1), "{once:#?}");
     assert!(once.stdout.contains("1 of 2 nodes ready") && once.stdout.contains("no node answers"), "{once:#?}");
 }

@@ -93,7 +93,7 @@ fn nobody_is_evicted_while_a_message_of_the_maximum_size_crosses_a_slow_link() -
     story.broadcasts(0, 1, PAYLOAD_BYTES_MAX)?;
     story.until("the message is approved", |world| (0..3).all(|node| world.judge.index_of(node) == 1))?;
     assert!(story.world.now_us > 6 * SECOND, "it took its time: {} us", story.world.now_us);
-    assert_eq!(views(&story.world), vec![1; 3], "nobody was evicted");
+    assert_eq!(views(&story.world), vec![1; 3], "no member was evicted");
     Ok(())
 }
 

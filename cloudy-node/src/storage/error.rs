@@ -195,7 +195,7 @@ pub enum DataDirError {
         found: u64,
     },
     /// The content of the file that identifies the directory is unknown.
-    #[error("{} is damaged or somebody else's: restore the data directory from a backup made since its last run, or name another", path.display())]
+    #[error("{} is damaged or of another program: restore the data directory from a backup made since its last run, or name another", path.display())]
     FormatDamaged {
         /// The file.
         path: PathBuf,

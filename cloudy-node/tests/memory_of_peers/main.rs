@@ -125,7 +125,7 @@ async fn a_peer_that_asks_without_reading_costs_little_and_holds_nobody_up() {
     }
     assert!(peak < 64 * MIB, "{} MiB were live", peak / MIB);
     for group in &groups {
-        assert_eq!(group.status().await.unwrap().view.unwrap().id, ViewId(1), "nobody was evicted");
+        assert_eq!(group.status().await.unwrap().view.unwrap().id, ViewId(1), "no member was evicted");
     }
     assert_eq!(connection.close_reason(), None, "it is let wait");
     floods.shutdown().await;

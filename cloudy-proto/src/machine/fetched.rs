@@ -9,6 +9,7 @@ use crate::delivery::Delivery;
 use crate::digest::{Checkpoint, Digest, digest_of};
 use crate::id::{Incarnation, Index, NodeId, Seq, ViewId};
 use crate::io::{Entry, Event};
+use crate::machine::delivery;
 use crate::machine::fetch::FetchHandler;
 use crate::machine::fetching::Transfer;
 use crate::machine::incoming::{Header, Held, Incoming};
@@ -315,13 +316,7 @@ impl FetchHandler<'_> {
     }
 
     fn delivery(&mut self) -> Delivery<'_> {
-        Delivery {
-            own: (self.identity.me, self.identity.incarnation),
-            rules: self.identity.rules,
-            result: self.result,
-            records: &mut self.storage.records,
-            outputs: self.outputs,
-        }
+        delivery(self.identity, self.result, self.storage, self.outputs)
     }
 }
 

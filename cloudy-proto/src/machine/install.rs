@@ -10,6 +10,7 @@ use crate::io::{Event, StaleDisk};
 use crate::machine::arrival::Arrival;
 use crate::machine::control_log::ControlLog;
 use crate::machine::data_plane::DataPlane;
+use crate::machine::delivery;
 use crate::machine::identity::Identity;
 use crate::machine::join::Joining;
 use crate::machine::peers::Peers;
@@ -212,13 +213,7 @@ impl InstallHandler<'_> {
     }
 
     fn delivery(&mut self) -> Delivery<'_> {
-        Delivery {
-            own: (self.identity.me, self.identity.incarnation),
-            rules: self.identity.rules,
-            result: self.result,
-            records: &mut self.storage.records,
-            outputs: self.outputs,
-        }
+        delivery(self.identity, self.result, self.storage, self.outputs)
     }
 }
 

@@ -284,4 +284,19 @@ mod tests {
         #[cfg(feature = "mutations")]
         assert!(!leaves_after_the_last_view(Rules::all_but(Rule::EndFreesLeaver)), "the rule lets it leave");
     }
+
+    #[test]
+    fn the_wait_for_a_node_that_takes_over_begins_once_no_living_node_needs_this_one() {
+        let (mut coordinator, _) = pair(Parameters::default());
+        coordinator.closing.departure_mut().want(Time(0));
+        let silence = |machine: &mut Machine, at: Time| {
+            machine.timers.advance(at);
+            machine.leaving().ask();
+            machine.closing.departure().without_heir_for(at)
+        };
+        let (soon, late) = (Time(0) + LEAVE_EVERY, Time(0) + Duration::from_secs(10));
+        assert_eq!(silence(&mut coordinator, soon), Duration::ZERO, "the other member is on the ring");
+        coordinator.peers.on_link_down(MEMBER, true);
+        assert_eq!(silence(&mut coordinator, late), late.since(soon));
+    }
 }

@@ -413,9 +413,7 @@ impl Machine {
     /// Derives the effects of the inputs so far.
     fn derive(&mut self) {
         if let (Some(member), outbox) = self.plane.parts_mut() {
-            let own = (self.identity.me, self.identity.incarnation);
-            let (result, records, outputs) = (&mut self.result, &mut self.storage.records, &mut self.outputs);
-            let mut delivery = Delivery { own, rules: self.identity.rules, result, records, outputs };
+            let mut delivery = delivery(&self.identity, &mut self.result, &mut self.storage, &mut self.outputs);
             member.settle(self.timers.now(), outbox, &mut delivery, &mut self.due);
         }
         if self.plane.unreported_ready().is_some() {
@@ -469,13 +467,7 @@ impl Machine {
 
     /// The way of entries into the result.
     fn delivery(&mut self) -> Delivery<'_> {
-        Delivery {
-            own: (self.identity.me, self.identity.incarnation),
-            rules: self.identity.rules,
-            result: &mut self.result,
-            records: &mut self.storage.records,
-            outputs: &mut self.outputs,
-        }
+        delivery(&self.identity, &mut self.result, &mut self.storage, &mut self.outputs)
     }
 
     /// Coordinator: proposes a command. It appears in the log, or this node stops coordinating.
@@ -522,6 +514,17 @@ impl Machine {
     fn set_timer(&mut self, timer: Timer, after: Duration) {
         self.timers.set(timer, self.timers.now() + after);
     }
+}
+
+/// The way of entries into the result.
+fn delivery<'a>(
+    identity: &Identity,
+    result: &'a mut ResultLog,
+    storage: &'a mut Storage,
+    outputs: &'a mut Outputs,
+) -> Delivery<'a> {
+    let own = (identity.me, identity.incarnation);
+    Delivery { own, rules: identity.rules, result, records: &mut storage.records, outputs }
 }
 
 /// Sends a frame of the control plane to a node that is linked.

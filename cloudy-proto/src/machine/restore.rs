@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::delivery::Delivery;
 use crate::io::Output;
 use crate::machine::data_plane::DataPlane;
+use crate::machine::delivery;
 use crate::machine::identity::Identity;
 use crate::machine::storage::Storage;
 use crate::member::Member;
@@ -45,13 +45,7 @@ impl RestoreHandler<'_> {
         if after > self.result.restored_to() {
             self.outputs.push(Output::Resumed { after, view: stored.before.view().cloned() });
         }
-        let mut delivery = Delivery {
-            own: (self.identity.me, self.identity.incarnation),
-            rules: self.identity.rules,
-            result: self.result,
-            records: &mut self.storage.records,
-            outputs: self.outputs,
-        };
+        let mut delivery = delivery(self.identity, self.result, self.storage, self.outputs);
         let mut views = stored.views.iter().peekable();
         for (entry, batch) in &stored.result {
             while let Some(view) = views.next_if(|view| view.id() <= entry.view) {

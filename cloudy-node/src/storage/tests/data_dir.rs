@@ -145,7 +145,7 @@ fn another_format_is_refused_and_a_damaged_one_too() {
     for bytes in damaged {
         fs::write(&format, bytes).unwrap();
         let words = refusal(&path);
-        let refused = words.contains("FORMAT is damaged or somebody else's") || words.contains("has data format 9");
+        let refused = words.contains("FORMAT is damaged or of another program") || words.contains("has data format 9");
         assert!(refused, "{words}");
     }
     fs::write(&format, good).unwrap();

@@ -117,6 +117,25 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_whose_disk_has_forgotten_confirmed_entries_learns_that_from_the_confirmation() {
+        let mut leader = Voter::creator(Durability::Memory);
+        leader.tick(Patience::default());
+        while leader.poll_output().is_some() {}
+        assert_eq!(leader.leads(Rules::default()), Some(1));
+        let last = leader.raft.raft.raft_log.last_index();
+        let confirms = |index| ConsensusMessage {
+            kind: ConsensusKind::AppendResponse,
+            to: ConsensusId::CREATOR,
+            from: FOLLOWER,
+            term: 1,
+            index: LogIndex(index),
+            ..sign_of_life(0, 0)
+        };
+        assert_eq!(leader.check(&confirms(last)), Ok(()));
+        assert_eq!(leader.check(&confirms(last + 1)), Err(ConsensusError::Forgotten));
+    }
+
+    #[test]
     fn a_leader_names_the_term_of_what_it_calls_committed() {
         let mut leader = Voter::creator(Durability::Memory);
         let mut follower = Voter::new(FOLLOWER, Durability::Memory);
