@@ -17,7 +17,7 @@ const ROW_FIELDS: [&str; 15] = [
     "latency_us",
     "packets_per_message",
     "memory_mib_max",
-    "floor",
+    "baseline",
     "ratio",
     "ratio_min",
     "ratio_max",
@@ -51,16 +51,16 @@ fn nodes_end_with_one_result_and_the_row_has_all_fields() {
     let rows = rows(&bench(&["--size", "100", "--json"]));
     let [row] = rows.as_slice() else { panic!("{rows:?}") };
     assert_eq!((&row["nodes"], &row["size_bytes"], &row["ring"]), (&2.into(), &100.into(), &"pipelined".into()));
-    assert!(row["floor"].is_null() && row["ratio"].is_null(), "{row}");
+    assert!(row["baseline"].is_null() && row["ratio"].is_null(), "{row}");
 }
 
 #[test]
-fn the_floor_runs_beside_and_gives_a_ratio() {
-    let rows = rows(&bench(&["--floor", "--repeat", "2", "--json", "--sweep", "ring=pipelined,relay,token"]));
+fn the_baseline_runs_beside_and_gives_a_ratio() {
+    let rows = rows(&bench(&["--baseline", "--repeat", "2", "--json", "--sweep", "ring=pipelined,relay,token"]));
     assert_eq!(rows.len(), 3);
     for row in rows {
-        assert!(row["floor"]["approved_per_s"].as_f64() > Some(0.0), "{row}");
-        assert!(row["floor"]["latency_us"]["p50"].as_u64() > Some(0), "{row}");
+        assert!(row["baseline"]["approved_per_s"].as_f64() > Some(0.0), "{row}");
+        assert!(row["baseline"]["latency_us"]["p50"].as_u64() > Some(0), "{row}");
         let ratios = ["ratio_min", "ratio", "ratio_max"].map(|field| row[field].as_f64().expect("a ratio"));
         assert!(ratios.is_sorted() && ratios[0] > 0.0, "{row}");
     }
@@ -68,9 +68,9 @@ fn the_floor_runs_beside_and_gives_a_ratio() {
 
 #[test]
 fn a_schedule_is_kept_in_one_process_over_a_bad_network() {
-    let args = ["--in-process", "--floor", "--rate", "200", "--loss", "5%", "--latency", "2ms", "--json"];
+    let args = ["--in-process", "--baseline", "--rate", "200", "--loss", "5%", "--latency", "2ms", "--json"];
     for row in rows(&bench(&args)) {
-        for latency in [&row["latency_us"], &row["floor"]["latency_us"]] {
+        for latency in [&row["latency_us"], &row["baseline"]["latency_us"]] {
             // There, back as a confirmation, and there again as an approval; the sender knows after two.
             assert!(latency["p50"].as_u64() >= Some(4_000), "{row}");
         }
@@ -79,10 +79,10 @@ fn a_schedule_is_kept_in_one_process_over_a_bad_network() {
 
 #[test]
 fn payloads_without_a_stamp_have_no_latency_and_one_sender_is_enough() {
-    let ended = bench(&["--size", "0", "--senders", "one", "--floor", "--json"]);
+    let ended = bench(&["--size", "0", "--senders", "one", "--baseline", "--json"]);
     assert_eq!(ended.code(), Some(0), "{ended:#?}");
     let row = &ended.json()["rows"][0];
-    assert!(row["latency_us"].is_null() && row["floor"]["latency_us"].is_null(), "{row}");
+    assert!(row["latency_us"].is_null() && row["baseline"]["latency_us"].is_null(), "{row}");
     assert!(row["approved_per_s"].as_f64() > Some(0.0) && row["senders"] == 1, "{row}");
 }
 

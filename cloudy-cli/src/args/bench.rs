@@ -25,7 +25,7 @@ const REPEAT_MAX: u32 = 1_000;
 Examples:
   cloudy bench                                  4 nodes, all sending 100 B at full speed
   cloudy bench --quick                          the usual rows with their targets, in two minutes
-  cloudy bench --floor --repeat 5 --size 1KiB   the rate relative to bare QUIC, and its spread
+  cloudy bench --baseline --repeat 5 --size 1KiB   the rate relative to bare QUIC, and its spread
   cloudy bench --rate 100                       the latency of a group with little to do
   cloudy bench --sweep nodes=2,4,8 size=8,100,1KiB --json
   cloudy bench --sweep loss=0%,1%,5% durability=memory,disk --html bench.html
@@ -35,8 +35,8 @@ Examples:
 A message is approved when all members hold it, in one order. Latency counts from when a message was due: by the
 schedule of --rate, or when its sender offered it; at full speed a sender keeps a window of messages in flight.
 A window adapts to its path (~ in the table) unless --window fixes it; the baseline has the same in flight.
-The baseline (--floor) is a bare QUIC program with the same encryption: received by all, no order between senders,
-no group. Ratios are only valid if both ran in turns on the same machine: --floor does that.
+The baseline (--baseline) is a bare QUIC program with the same encryption: received by all, no order between senders,
+no group. Ratios are only valid if both ran in turns on the same machine: --baseline does that.
 
 ", exit_status!()), args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
@@ -78,12 +78,12 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) in_process: bool,
     /// Run a bare QUIC program in turns with the library, and show the ratio
-    #[arg(long)]
-    pub(crate) floor: bool,
+    #[arg(long, alias = "floor")]
+    pub(crate) baseline: bool,
     /// Run the rows of docs/explanation/performance.md with their targets, beside the bare QUIC program, in less than
     /// two minutes
     #[arg(long, conflicts_with_all = ["nodes", "senders", "size", "rate", "window", "ring", "durability", "warm_up",
-          "duration", "repeat", "sweep", "floor", "loss", "latency"])]
+          "duration", "repeat", "sweep", "baseline", "loss", "latency"])]
     pub(crate) quick: bool,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long)]
@@ -191,14 +191,14 @@ mod tests {
         assert_eq!((args.nodes, args.senders, args.size, args.rate), (4, Senders::All, 100, None));
         assert_eq!((args.window, args.group.ring, args.repeat), (None, RingChoice::Pipelined, 1));
         assert_eq!((args.warm_up, args.duration), (Duration::from_millis(500), Duration::from_secs(2)));
-        assert!(args.sweep.is_empty() && !args.in_process && !args.floor && !args.quick && !args.json);
+        assert!(args.sweep.is_empty() && !args.in_process && !args.baseline && !args.quick && !args.json);
     }
 
     #[test]
     fn options_are_taken() {
         let args = parse(
             "cloudy bench --nodes 8 --senders one --size 64KiB --rate 1000 --window 2MiB --ring token --durability \
-             memory --warm-up 1s --duration 500ms --loss 1% --latency 5ms --repeat 3 --in-process --floor --json \
+             memory --warm-up 1s --duration 500ms --loss 1% --latency 5ms --repeat 3 --in-process --baseline --json \
              --html a.html --sweep nodes=2,4,8 size=8,1KiB senders=all,one,3 ring=token,pipelined,relay rate=10 \
              window=1MiB durability=memory,disk loss=1%,0.05 latency=0s,20ms",
         )
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!((args.nodes, args.senders, args.size, args.rate), (8, Senders::First(1), 65_536, Some(1_000)));
         assert_eq!((args.window, args.group.ring, args.repeat), (Some(2 << 20), RingChoice::Token, 3));
         assert_eq!((args.faults.loss, args.faults.latency), (0.01, Duration::from_millis(5)));
-        assert!(args.in_process && args.floor && args.json && args.html.is_some());
+        assert!(args.in_process && args.baseline && args.json && args.html.is_some());
         let expected = [
             Sweep::Nodes(vec![2, 4, 8]),
             Sweep::Size(vec![8, 1_024]),

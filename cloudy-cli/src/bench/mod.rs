@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   commands/bench.rs ─► runs (pairs, medians) ─► conduct (one run) ─► nodes ═╦═ a process, node.rs: member.rs
-//!                                                                             ╚═ the same:           floor/
+//!                                                                             ╚═ the same:           baseline/
 //! ```
 //!
 //! [`failover`] uses the same nodes: they serve until they are killed.
@@ -10,9 +10,9 @@
 //! A node receives [`orders`](orders::Order) and reports its progress. Times are microseconds since the Unix epoch: all
 //! nodes are on one machine, so its clock is their common one.
 
+pub(crate) mod baseline;
 pub(crate) mod conduct;
 pub(crate) mod failover;
-pub(crate) mod floor;
 pub(crate) mod html;
 pub(crate) mod key;
 pub(crate) mod latency;

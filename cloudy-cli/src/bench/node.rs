@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::nodes::Running;
 use super::orders::{Order, Post, Said, unexpected};
 use super::spec::Program;
-use super::{failover, floor, member};
+use super::{baseline, failover, member};
 use crate::children::parent;
 use crate::output::{EXIT_EQUAL, print_soon};
 
@@ -40,7 +40,7 @@ async fn run(mut post: Post) {
     let ended = match post.orders.recv().await {
         Some(Order::Begin(assignment)) => match assignment.program {
             Program::Group => member::run(&assignment, &mut post).await,
-            Program::Floor => floor::run(&assignment, &mut post).await,
+            Program::Baseline => baseline::run(&assignment, &mut post).await,
         },
         Some(Order::Serve(part)) => failover::node::run(&part, &mut post).await,
         Some(order) => Err(unexpected(&order)),

@@ -27,7 +27,7 @@ const COLUMNS: [Column; 22] = [
     Column::number("p99"),
     Column::number("p999"),
     Column::number("max"),
-    Column::number("of floor"),
+    Column::number("of baseline"),
     Column::number("latency"),
     Column::number("target"),
 ];
@@ -54,7 +54,7 @@ impl Findings {
     pub(crate) fn text(&self) -> String {
         let mut text = self.conditions.lines();
         let rows = self.rows.iter().zip(1..);
-        let lines = rows.flat_map(|(row, number)| std::iter::once(cells(row, number)).chain(floor_cells(row)));
+        let lines = rows.flat_map(|(row, number)| std::iter::once(cells(row, number)).chain(baseline_cells(row)));
         text.push_str(&table::render(&COLUMNS, lines.map(Vec::from)));
         text.push_str("EQUAL: in every run all nodes ended with the same result\n");
         text.push_str("cpu ns, packets: of all nodes, a message; p50 … max: µs from due to approved, at all nodes\n");
@@ -96,20 +96,20 @@ fn unless_zero(value: f64, words: String) -> String {
 }
 
 /// The line below a row.
-fn floor_cells(row: &Row) -> Option<[String; COLUMNS.len()]> {
-    let floor = row.floor.as_ref()?;
+fn baseline_cells(row: &Row) -> Option<[String; COLUMNS.len()]> {
+    let baseline = row.baseline.as_ref()?;
     let mut cells: [String; COLUMNS.len()] = std::array::from_fn(|_| String::new());
     let figures = [
-        format!("{:.0}", floor.approved_per_s),
-        format!("{:.2}", floor.approved_per_s * row.size_bytes as f64 / 1e6),
-        format!("{:.0}", floor.cpu_ns_per_message),
-        format!("{:.3}", floor.packets_per_message),
+        format!("{:.0}", baseline.approved_per_s),
+        format!("{:.2}", baseline.approved_per_s * row.size_bytes as f64 / 1e6),
+        format!("{:.0}", baseline.cpu_ns_per_message),
+        format!("{:.3}", baseline.packets_per_message),
     ];
-    cells[RATE_AT - 1] = "floor".to_owned();
+    cells[RATE_AT - 1] = "baseline".to_owned();
     for (cell, value) in cells[RATE_AT..].iter_mut().zip(figures) {
         *cell = value;
     }
-    for (cell, value) in cells[LATENCY_AT..].iter_mut().zip(latency(floor.latency_us)) {
+    for (cell, value) in cells[LATENCY_AT..].iter_mut().zip(latency(baseline.latency_us)) {
         *cell = value;
     }
     Some(cells)
@@ -136,7 +136,7 @@ pub(crate) mod tests {
             version: "0.1.0",
             build: "release",
             commit: "0123456789ab".to_owned(),
-            flags: "bench --floor".to_owned(),
+            flags: "bench --baseline".to_owned(),
             machine,
         };
         let bare = Row {
@@ -146,14 +146,14 @@ pub(crate) mod tests {
             delay_us: 20_000,
             rate_per_s: Some(100),
             latency_us: None,
-            floor: None,
+            baseline: None,
             ratio: None,
             ratio_min: None,
             ratio_max: None,
             latency_ratio: None,
             ..row()
         };
-        let target = Target::OfFloor(0.8).judge(&row(), &[]);
+        let target = Target::OfBaseline(0.8).judge(&row(), &[]);
         Findings { conditions, rows: vec![Row { target, ..row() }, bare] }
     }
 

@@ -32,7 +32,7 @@ pub(crate) struct Row {
     pub(crate) packets_per_message: f64,
     /// The maximum over all runs.
     pub(crate) memory_mib_max: f64,
-    pub(crate) floor: Option<FloorRow>,
+    pub(crate) baseline: Option<BaselineRow>,
     /// The rate relative to the baseline: the median of the pairs, the minimum and the maximum.
     pub(crate) ratio: Option<f64>,
     pub(crate) ratio_min: Option<f64>,
@@ -47,7 +47,7 @@ pub(crate) struct Row {
 
 /// The baseline of a row.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct FloorRow {
+pub(crate) struct BaselineRow {
     pub(crate) approved_per_s: f64,
     pub(crate) latency_us: Option<Quantiles>,
     pub(crate) cpu_ns_per_message: f64,

@@ -6,7 +6,7 @@ use miette::Report;
 
 use super::conduct::{Conductor, Measured};
 use super::latency::Quantiles;
-use super::row::{FloorRow, LatencyRatio, Row};
+use super::row::{BaselineRow, LatencyRatio, Row};
 use super::spec::{Program, Spec};
 use super::targets::Target;
 use super::timeline::Moment;
@@ -17,7 +17,7 @@ use crate::progress::Progress;
 pub(crate) struct PlannedRow {
     pub(crate) spec: Spec,
     /// Whether to run the baseline beside the library.
-    pub(crate) floor: bool,
+    pub(crate) baseline: bool,
     /// Runs, or pairs of runs; at least 1.
     pub(crate) repeat: u32,
     /// Its target.
@@ -30,19 +30,19 @@ pub(crate) struct PlannedRow {
 /// A run failed; the rows so far are lost.
 pub(crate) async fn all(plan: &[PlannedRow], conductor: &Conductor, progress: &Progress) -> Result<Vec<Row>, Report> {
     let mut rows: Vec<Row> = Vec::with_capacity(plan.len());
-    for PlannedRow { spec, floor: with_floor, repeat, target } in plan {
-        let (mut real, mut floor) = (Vec::new(), Vec::new());
+    for PlannedRow { spec, baseline: with_baseline, repeat, target } in plan {
+        let (mut real, mut baseline) = (Vec::new(), Vec::new());
         for run in 1..=*repeat {
             progress.state(format!("row {} of {}, run {run} of {repeat}: {spec}", rows.len() + 1, plan.len()));
             let measured = conductor.run(Program::Group, spec).await?;
-            if *with_floor {
+            if *with_baseline {
                 // With the same total in flight as the library.
                 let spec = if spec.window_adapts { spec.with_window(measured.window_bytes) } else { spec.clone() };
-                floor.push(conductor.run(Program::Floor, &spec).await?);
+                baseline.push(conductor.run(Program::Baseline, &spec).await?);
             }
             real.push(measured);
         }
-        let mut row = Row::of(spec, &real, &floor);
+        let mut row = Row::of(spec, &real, &baseline);
         row.target = target.and_then(|target| target.judge(&row, &rows));
         progress.line(&format!("{spec}: {}", row.in_short()));
         rows.push(row);
@@ -56,17 +56,17 @@ pub(crate) fn time_for(plan: &[PlannedRow]) -> Duration {
     const AROUND_EACH_NODE: Duration = Duration::from_millis(50);
     let time = |row: &PlannedRow| {
         let around = AROUND + AROUND_EACH_NODE * row.spec.nodes as u32;
-        (row.spec.warm_up + row.spec.duration + around) * row.repeat * if row.floor { 2 } else { 1 }
+        (row.spec.warm_up + row.spec.duration + around) * row.repeat * if row.baseline { 2 } else { 1 }
     };
     plan.iter().map(time).sum()
 }
 
 impl Row {
-    /// The row of both programs' runs, in pairs; `floor` may be empty.
-    fn of(spec: &Spec, real: &[Measured], floor: &[Measured]) -> Self {
+    /// The row of both programs' runs, in pairs; `baseline` may be empty.
+    fn of(spec: &Spec, real: &[Measured], baseline: &[Measured]) -> Self {
         let ratios = |of: fn(&Measured) -> Option<f64>| {
-            let pairs = real.iter().zip(floor);
-            sorted(pairs.filter_map(|(real, floor)| Some(of(real)? / of(floor)?.max(f64::MIN_POSITIVE))))
+            let pairs = real.iter().zip(baseline);
+            sorted(pairs.filter_map(|(real, baseline)| Some(of(real)? / of(baseline)?.max(f64::MIN_POSITIVE))))
         };
         let rates = ratios(|run| Some(run.approved_per_s));
         let p50 = middle(&ratios(|run| run.latency_us.map(|latency| latency.p50 as f64)));
@@ -94,12 +94,12 @@ impl Row {
             latency_us: quantiles(real),
             packets_per_message: round(median(real, |run| run.packets_per_message)),
             memory_mib_max: round(real.iter().map(|run| run.memory_mib_max).fold(0.0, f64::max)),
-            floor: (!floor.is_empty()).then(|| FloorRow {
-                approved_per_s: round(median(floor, |run| run.approved_per_s)),
-                latency_us: quantiles(floor),
-                cpu_ns_per_message: round(median(floor, |run| run.cpu_ns_per_message)),
-                packets_per_message: round(median(floor, |run| run.packets_per_message)),
-                over_time: timeline(floor),
+            baseline: (!baseline.is_empty()).then(|| BaselineRow {
+                approved_per_s: round(median(baseline, |run| run.approved_per_s)),
+                latency_us: quantiles(baseline),
+                cpu_ns_per_message: round(median(baseline, |run| run.cpu_ns_per_message)),
+                packets_per_message: round(median(baseline, |run| run.packets_per_message)),
+                over_time: timeline(baseline),
             }),
             ratio: middle(&rates).map(round),
             ratio_min: rates.first().copied().map(round),
@@ -111,7 +111,7 @@ impl Row {
     }
 
     fn in_short(&self) -> String {
-        let ratio = self.ratio.map(|ratio| format!(", {ratio:.2} of the floor")).unwrap_or_default();
+        let ratio = self.ratio.map(|ratio| format!(", {ratio:.2} of the baseline")).unwrap_or_default();
         format!("{:.0} approved/s{ratio}", self.approved_per_s)
     }
 }
@@ -200,8 +200,8 @@ pub(crate) mod tests {
     /// Three pairs of runs.
     pub(crate) fn row() -> Row {
         let real = [run(300_000.0, 900), run(100_000.0, 800), run(200_000.0, 1_000)];
-        let floor = [run(1_000_000.0, 300), run(400_000.0, 400), run(1_000_000.0, 500)];
-        Row::of(&spec(), &real, &floor)
+        let baseline = [run(1_000_000.0, 300), run(400_000.0, 400), run(1_000_000.0, 500)];
+        Row::of(&spec(), &real, &baseline)
     }
 
     #[test]
@@ -213,8 +213,8 @@ pub(crate) mod tests {
         assert_eq!(row.latency_ratio, Some(LatencyRatio { p50: 2.0, p99: 2.0 }));
         assert_eq!((row.cpu_ns_per_message, row.memory_mib_max), (10_000.0, 30.0));
         assert_eq!(row.over_time, [moment(100, 200_000.0, Some(1_000)), moment(200, 0.0, None)]);
-        let floor = row.floor.expect("a floor");
-        assert_eq!((floor.approved_per_s, floor.cpu_ns_per_message), (1_000_000.0, 2_000.0));
+        let baseline = row.baseline.expect("a baseline");
+        assert_eq!((baseline.approved_per_s, baseline.cpu_ns_per_message), (1_000_000.0, 2_000.0));
     }
 
     #[test]
@@ -228,15 +228,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn without_a_floor_there_is_no_ratio() {
+    fn without_a_baseline_there_is_no_ratio() {
         let row = Row::of(&spec(), &[run(1_000.0, 5)], &[]);
-        assert_eq!((row.floor, row.ratio, row.latency_ratio), (None, None, None));
+        assert_eq!((row.baseline, row.ratio, row.latency_ratio), (None, None, None));
     }
 
     #[test]
     fn the_time_is_that_of_all_runs() {
-        let row = PlannedRow { spec: spec(), floor: true, repeat: 3, target: None };
-        let alone = PlannedRow { floor: false, repeat: 1, ..row.clone() };
+        let row = PlannedRow { spec: spec(), baseline: true, repeat: 3, target: None };
+        let alone = PlannedRow { baseline: false, repeat: 1, ..row.clone() };
         assert_eq!(time_for(&[row, alone]), Duration::from_millis(7 * 2_900));
     }
 }

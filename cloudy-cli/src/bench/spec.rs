@@ -97,7 +97,7 @@ pub(crate) enum Program {
     /// A group, through the library's API.
     Group,
     /// The bare QUIC program.
-    Floor,
+    Baseline,
 }
 
 impl fmt::Display for Spec {

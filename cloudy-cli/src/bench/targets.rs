@@ -7,9 +7,9 @@ use super::row::{Row, Verdict};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Target {
     /// Minimum of the rate relative to the baseline.
-    OfFloor(f64),
+    OfBaseline(f64),
     /// Maximum of the latencies relative to the baseline.
-    LatencyOfFloor { p50: f64, p99: f64 },
+    LatencyOfBaseline { p50: f64, p99: f64 },
     /// Maximum of the latencies.
     Latency { p50_us: u64, p99_us: u64 },
     /// Minimum of the rate relative to an earlier row, counted from 1.
@@ -22,8 +22,8 @@ pub(crate) enum Target {
 
 impl Target {
     /// Whether it needs the baseline.
-    pub(crate) fn is_of_floor(self) -> bool {
-        matches!(self, Self::OfFloor(_) | Self::LatencyOfFloor { .. })
+    pub(crate) fn is_of_baseline(self) -> bool {
+        matches!(self, Self::OfBaseline(_) | Self::LatencyOfBaseline { .. })
     }
 
     /// Compares a row with its target; none if the value was not measured.
@@ -31,7 +31,7 @@ impl Target {
         let of_row = |number: usize, of: fn(&Row) -> f64| Some(of(row) / of(earlier.get(number.checked_sub(1)?)?));
         match self {
             Self::Measured => None,
-            Self::OfFloor(least) => at_least(row.ratio?, least, "the floor"),
+            Self::OfBaseline(least) => at_least(row.ratio?, least, "the baseline"),
             Self::OfRow(number, least) => {
                 at_least(of_row(number, |row| row.approved_per_s)?, least, &format!("row {number}"))
             }
@@ -39,10 +39,10 @@ impl Target {
                 let found = of_row(number, |row| row.cpu_ns_per_message / row.nodes as f64)?;
                 verdict(format!("CPU a node ≤ {most} × row {number}"), format!("{found:.2}"), found <= most)
             }
-            Self::LatencyOfFloor { p50, p99 } => {
+            Self::LatencyOfBaseline { p50, p99 } => {
                 let found = row.latency_ratio?;
                 let words = format!("{:.2} / {:.2}", found.p50, found.p99);
-                verdict(format!("≤ {p50} / {p99} × the floor"), words, found.p50 <= p50 && found.p99 <= p99)
+                verdict(format!("≤ {p50} / {p99} × the baseline"), words, found.p50 <= p50 && found.p99 <= p99)
             }
             Self::Latency { p50_us, p99_us } => {
                 let Quantiles { p50, p99, .. } = row.latency_us?;
@@ -72,11 +72,11 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_held_against_its_floor() {
-        assert_eq!(judged(Target::OfFloor(0.25)), ("≥ 0.25 of the floor: 0.25, reached".to_owned(), true));
-        assert_eq!(judged(Target::OfFloor(0.8)), ("≥ 0.8 of the floor: 0.25, missed".to_owned(), false));
-        let latency = |p50, p99| judged(Target::LatencyOfFloor { p50, p99 });
-        assert_eq!(latency(2.0, 2.0), ("≤ 2 / 2 × the floor: 2.00 / 2.00, reached".to_owned(), true));
+    fn a_row_is_held_against_its_baseline() {
+        assert_eq!(judged(Target::OfBaseline(0.25)), ("≥ 0.25 of the baseline: 0.25, reached".to_owned(), true));
+        assert_eq!(judged(Target::OfBaseline(0.8)), ("≥ 0.8 of the baseline: 0.25, missed".to_owned(), false));
+        let latency = |p50, p99| judged(Target::LatencyOfBaseline { p50, p99 });
+        assert_eq!(latency(2.0, 2.0), ("≤ 2 / 2 × the baseline: 2.00 / 2.00, reached".to_owned(), true));
         assert!(!latency(1.9, 2.0).1 && !latency(2.0, 1.9).1);
     }
 
@@ -95,8 +95,8 @@ mod tests {
     fn what_was_not_measured_is_not_judged() {
         let bare = Row { ratio: None, latency_ratio: None, latency_us: None, ..row() };
         for target in [
-            Target::OfFloor(0.0),
-            Target::LatencyOfFloor { p50: 9.0, p99: 9.0 },
+            Target::OfBaseline(0.0),
+            Target::LatencyOfBaseline { p50: 9.0, p99: 9.0 },
             Target::Latency { p50_us: 9, p99_us: 9 },
             Target::OfRow(1, 0.0),
             Target::OfRow(0, 0.0),

@@ -22,7 +22,7 @@ struct Bar {
 pub(super) fn section(rows: &[Row]) -> String {
     let (throughput, latency) = (plot(rows, rates), plot(rows, latencies));
     format!(
-        "<h2>Approved messages a second</h2>\n<p>Blue: cloudy. Grey: the floor, bare QUIC. The scale is \
+        "<h2>Approved messages a second</h2>\n<p>Blue: cloudy. Grey: the baseline, bare QUIC. The scale is \
          logarithmic.</p>\n{throughput}\
          <h2>Latency in µs, from due to approved</h2>\n<p>Dark: median; light: 99 %.</p>\n{latency}"
     )
@@ -32,14 +32,14 @@ fn rates(row: &Row) -> Vec<Bar> {
     let text = |value: f64| format!("{value:.0}");
     let ratio = row.ratio.map(|ratio| format!(" ({ratio:.2})")).unwrap_or_default();
     let own = Bar { class: "cloudy", value: row.approved_per_s, text: text(row.approved_per_s) + &ratio };
-    let floor = row.floor.as_ref().map(|floor| floor.approved_per_s);
-    let floor = floor.map(|value| Bar { class: "floor", value, text: text(value) });
-    std::iter::once(own).chain(floor).collect()
+    let baseline = row.baseline.as_ref().map(|baseline| baseline.approved_per_s);
+    let baseline = baseline.map(|value| Bar { class: "baseline", value, text: text(value) });
+    std::iter::once(own).chain(baseline).collect()
 }
 
 fn latencies(row: &Row) -> Vec<Bar> {
-    let floor = row.floor.as_ref().and_then(|floor| floor.latency_us);
-    let both = [(row.latency_us, "cloudy", "tail"), (floor, "floor", "floortail")];
+    let baseline = row.baseline.as_ref().and_then(|baseline| baseline.latency_us);
+    let both = [(row.latency_us, "cloudy", "tail"), (baseline, "baseline", "baselinetail")];
     let bars = both.into_iter().filter_map(|(quantiles, middle, tail)| Some((quantiles?, middle, tail)));
     let bar = |class, value: u64| Bar { class, value: value as f64, text: value.to_string() };
     bars.flat_map(|(quantiles, middle, tail)| [bar(middle, quantiles.p50), bar(tail, quantiles.p99)]).collect()
@@ -92,7 +92,7 @@ mod tests {
         let section = section(&findings().rows);
         assert_eq!(section.matches("<svg").count(), 2);
         assert_eq!(section.matches(r#"<rect class="cloudy""#).count(), 3, "two rates and one latency");
-        assert_eq!(section.matches(r#"<rect class="floor""#).count(), 2);
+        assert_eq!(section.matches(r#"<rect class="baseline""#).count(), 2);
         assert!(section.contains(">200000 (0.25)<"), "{section}");
     }
 

@@ -13,9 +13,9 @@ use super::row::Row;
 const STYLE: &str = "body{font:14px sans-serif;max-width:64em;margin:2em auto;padding:0 1em}\
 pre{overflow-x:auto;font-size:12px}svg{max-width:100%;height:auto}text{font:11px sans-serif;fill:#222}\
 .charts{display:flex;flex-wrap:wrap;gap:8px}.grid{stroke:#ddd}polyline{fill:none;stroke-width:1.6}\
-.cloudy{fill:#1668b0}.floor{fill:#9aa5b1}.tail{fill:#7fb3dd}.floortail{fill:#d3d9de}\
-polyline.cloudy,polyline.tail,polyline.floor,polyline.floortail{fill:none}\
-.cloudy,.line0{stroke:#1668b0}.floor{stroke:#9aa5b1}.tail{stroke:#7fb3dd}.floortail{stroke:#d3d9de}\
+.cloudy{fill:#1668b0}.baseline{fill:#9aa5b1}.tail{fill:#7fb3dd}.baselinetail{fill:#d3d9de}\
+polyline.cloudy,polyline.tail,polyline.baseline,polyline.baselinetail{fill:none}\
+.cloudy,.line0{stroke:#1668b0}.baseline{stroke:#9aa5b1}.tail{stroke:#7fb3dd}.baselinetail{stroke:#d3d9de}\
 .line1{stroke:#c2571a}.line2{stroke:#2e8540}.line3{stroke:#8250a8}.line4{stroke:#b8860b}.line5{stroke:#c03060}\
 .dashed{stroke-dasharray:5 3}";
 

@@ -26,16 +26,16 @@ pub(super) fn section(rows: &[Row]) -> String {
 }
 
 fn charts(row: &Row) -> String {
-    let floor = row.floor.as_ref().map(|floor| floor.over_time.as_slice()).unwrap_or_default();
+    let baseline = row.baseline.as_ref().map(|baseline| baseline.over_time.as_slice()).unwrap_or_default();
     let rate = |moment: &Moment| Some(moment.approved_per_s);
     let p50 = |moment: &Moment| moment.p50_us.map(|value| value as f64);
     let p99 = |moment: &Moment| moment.p99_us.map(|value| value as f64);
-    let rates = vec![line("cloudy", "cloudy", &row.over_time, rate), line("floor", "floor", floor, rate)];
+    let rates = vec![line("cloudy", "cloudy", &row.over_time, rate), line("baseline", "baseline", baseline, rate)];
     let latencies = vec![
         line("cloudy", "cloudy, median", &row.over_time, p50),
         line("tail", "cloudy, 99 %", &row.over_time, p99),
-        line("floor", "floor, median", floor, p50),
-        line("floortail", "floor, 99 %", floor, p99),
+        line("baseline", "baseline, median", baseline, p50),
+        line("baselinetail", "baseline, 99 %", baseline, p99),
     ];
     let end_ms = row.over_time.last().map_or(0, |moment| moment.at_ms);
     let marks: Vec<(f64, String)> = [0.0, 0.5, 1.0].map(|at| (at, format!("{:.1} s", at * end_ms as f64 / 1e3))).into();
@@ -65,14 +65,14 @@ mod tests {
     use crate::bench::runs::tests::row;
 
     #[test]
-    fn a_row_has_its_rate_and_latency_beside_the_floors() {
+    fn a_row_has_its_rate_and_latency_beside_the_baselines() {
         let section = section(&[row()]);
         assert_eq!(section.matches("<svg").count(), 2);
-        for name in [">cloudy<", ">floor<", ">cloudy, median<", ">cloudy, 99 %<", ">floor, 99 %<", ">0.2 s<"] {
+        for name in [">cloudy<", ">baseline<", ">cloudy, median<", ">cloudy, 99 %<", ">baseline, 99 %<", ">0.2 s<"] {
             assert!(section.contains(name), "{name}: {section}");
         }
-        let bare = charts(&Row { floor: None, ..row() });
-        assert!(bare.contains("cloudy, median") && !bare.contains("floor"), "{bare}");
+        let bare = charts(&Row { baseline: None, ..row() });
+        assert!(bare.contains("cloudy, median") && !bare.contains("baseline"), "{bare}");
     }
 
     #[test]

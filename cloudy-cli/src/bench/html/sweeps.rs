@@ -21,25 +21,25 @@ struct Series<'a> {
 struct Figure {
     title: &'static str,
     of: fn(&Row) -> Option<f64>,
-    of_floor: Option<fn(&Row) -> Option<f64>>,
+    of_baseline: Option<fn(&Row) -> Option<f64>>,
 }
 
 const FIGURES: [Figure; 4] = [
     Figure {
         title: "approved a second",
         of: |row| Some(row.approved_per_s),
-        of_floor: Some(|row| Some(row.floor.as_ref()?.approved_per_s)),
+        of_baseline: Some(|row| Some(row.baseline.as_ref()?.approved_per_s)),
     },
     Figure {
         title: "median latency in µs",
         of: |row| Some(row.latency_us?.p50 as f64),
-        of_floor: Some(|row| Some(row.floor.as_ref()?.latency_us?.p50 as f64)),
+        of_baseline: Some(|row| Some(row.baseline.as_ref()?.latency_us?.p50 as f64)),
     },
-    Figure { title: "99 % latency in µs", of: |row| Some(row.latency_us?.p99 as f64), of_floor: None },
+    Figure { title: "99 % latency in µs", of: |row| Some(row.latency_us?.p99 as f64), of_baseline: None },
     Figure {
         title: "CPU of all nodes for a message, in ns",
         of: |row| Some(row.cpu_ns_per_message),
-        of_floor: Some(|row| Some(row.floor.as_ref()?.cpu_ns_per_message)),
+        of_baseline: Some(|row| Some(row.baseline.as_ref()?.cpu_ns_per_message)),
     },
 ];
 
@@ -77,7 +77,7 @@ fn charts<const N: usize>(all: &[(&Row, [(&'static str, String); N])], at: usize
     }
     let name = all[0].1[at].0;
     let charts: String = FIGURES.iter().map(|figure| figure.chart(&series, &values)).collect();
-    format!("<h2>By {name}</h2>\n<p>Dashed: the floor.</p>\n<div class=\"charts\">{charts}</div>\n")
+    format!("<h2>By {name}</h2>\n<p>Dashed: the baseline.</p>\n<div class=\"charts\">{charts}</div>\n")
 }
 
 /// Sorts by number if all begin with one; else keeps the order.
@@ -115,9 +115,9 @@ impl Figure {
         for ((name, series), at) in series.iter().zip(0..) {
             let colour = at % COLOURS;
             lines.push(line(series, format!("line{colour}"), name.clone(), self.of));
-            if let Some(of_floor) = self.of_floor {
-                let name = format!("floor: {name}");
-                lines.push(line(series, format!("line{colour} dashed"), name, of_floor));
+            if let Some(of_baseline) = self.of_baseline {
+                let name = format!("baseline: {name}");
+                lines.push(line(series, format!("line{colour} dashed"), name, of_baseline));
             }
         }
         lines.retain(|line| !line.points.is_empty());
@@ -139,7 +139,10 @@ mod tests {
         let section = section(&rows);
         assert_eq!(section.matches("<h2>").count(), 2, "nodes and size, not senders: all send");
         assert!(section.contains("By nodes") && section.contains("By size"), "{section}");
-        assert!(section.contains(">8 B<") && section.contains(">floor: size 100 B<"), "by nodes there are two sizes");
+        assert!(
+            section.contains(">8 B<") && section.contains(">baseline: size 100 B<"),
+            "by nodes there are two sizes"
+        );
         let [by_nodes, _] = section.split("By size").collect::<Vec<_>>()[..] else { panic!("{section}") };
         let at = |mark: &str| by_nodes.find(mark).expect(mark);
         assert!(at(">2</text>") < at(">4</text>") && at(">4</text>") < at(">8</text>"), "{by_nodes}");

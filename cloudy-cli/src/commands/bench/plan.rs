@@ -40,19 +40,19 @@ fn quick() -> Vec<(Wish, Target)> {
     let one_of_eight = Wish { nodes: 8, senders: Senders::First(1), size: 64 << 10, window: Some(2 << 20), ..usual };
     // A larger window takes tens of seconds to drain over such a path.
     let lossy = Wish { loss: 0.05, latency: Duration::from_millis(20), window: Some(16 << 10), ..usual };
-    let unloaded = Target::LatencyOfFloor { p50: 1.1, p99: 1.4 };
+    let unloaded = Target::LatencyOfBaseline { p50: 1.1, p99: 1.4 };
     let saturated = Target::Latency { p50_us: 4_000, p99_us: 10_000 };
     vec![
-        (Wish { size: 8, ..usual }, Target::OfFloor(0.5)),
-        (usual, Target::OfFloor(0.8)),
-        (Wish { size: 1 << 10, ..usual }, Target::OfFloor(0.85)),
-        (Wish { size: 64 << 10, ..usual }, Target::OfFloor(0.95)),
-        (Wish { size: 1 << 20, ..usual }, Target::OfFloor(0.95)),
+        (Wish { size: 8, ..usual }, Target::OfBaseline(0.5)),
+        (usual, Target::OfBaseline(0.8)),
+        (Wish { size: 1 << 10, ..usual }, Target::OfBaseline(0.85)),
+        (Wish { size: 64 << 10, ..usual }, Target::OfBaseline(0.95)),
+        (Wish { size: 1 << 20, ..usual }, Target::OfBaseline(0.95)),
         (Wish { rate: Some(100), ..usual }, unloaded),
         (Wish { window: Some(64 << 10), ..usual }, saturated),
-        (Wish { ring: RingChoice::Token, ..usual }, Target::OfFloor(0.8)),
-        (Wish { senders: Senders::First(1), ..usual }, Target::OfFloor(0.8)),
-        (lossy, Target::OfFloor(0.5)),
+        (Wish { ring: RingChoice::Token, ..usual }, Target::OfBaseline(0.8)),
+        (Wish { senders: Senders::First(1), ..usual }, Target::OfBaseline(0.8)),
+        (lossy, Target::OfBaseline(0.5)),
         (Wish { durability: DurabilityChoice::Disk, ..usual }, Target::OfRow(2, 0.5)),
         (one_of_eight, Target::Measured),
         (Wish { ring: RingChoice::Relay, ..one_of_eight }, Target::OfRow(12, 2.0)),
@@ -90,30 +90,30 @@ pub(super) fn plan(args: &BenchArgs) -> Result<Vec<PlannedRow>, Report> {
             return Err(failure(format_args!("more than {ROWS_MAX} rows"), "give --sweep fewer values"));
         }
     }
-    if args.floor && wishes.iter().any(|wish| wish.ring == RingChoice::Token && !wish.is_plain_ring()) {
+    if args.baseline && wishes.iter().any(|wish| wish.ring == RingChoice::Token && !wish.is_plain_ring()) {
         return Err(failure(
             "the ring of the baseline always runs through all nodes at full speed",
-            "leave out --rate and --senders with --floor --ring token",
+            "leave out --rate and --senders with --baseline --ring token",
         ));
     }
     let row = |wish: &Wish| {
         let spec = wish.spec(args, args.warm_up, args.duration)?;
-        Ok(PlannedRow { spec, floor: args.floor, repeat: args.repeat, target: None })
+        Ok(PlannedRow { spec, baseline: args.baseline, repeat: args.repeat, target: None })
     };
     wishes.iter().map(row).collect()
 }
 
 fn quick_plan(args: &BenchArgs) -> Result<Vec<PlannedRow>, Report> {
     let row = |(wish, target): (Wish, Target)| {
-        let floor = target.is_of_floor();
+        let baseline = target.is_of_baseline();
         let many = wish.nodes >= QUICK_MANY && wish.senders == Senders::All;
-        let (warm_up, repeat) = match (floor, many) {
+        let (warm_up, repeat) = match (baseline, many) {
             (_, true) => (QUICK_WARM_UP_OF_MANY, 1),
             (true, false) => (QUICK_WARM_UP, QUICK_PAIRS),
             (false, false) => (QUICK_WARM_UP, QUICK_RUNS),
         };
         let spec = wish.spec(args, warm_up, QUICK_DURATION)?;
-        Ok(PlannedRow { spec, floor, repeat, target: Some(target) })
+        Ok(PlannedRow { spec, baseline, repeat, target: Some(target) })
     };
     quick().into_iter().map(row).collect()
 }
@@ -188,7 +188,7 @@ mod tests {
         let rows: Vec<_> = plan.iter().map(|row| (row.spec.nodes, row.spec.senders, row.spec.size_bytes)).collect();
         assert_eq!(rows, [(2, 1, 8), (2, 1, 1 << 20), (8, 1, 8), (8, 1, 1 << 20)]);
         assert_eq!((plan[0].spec.window_bytes, plan[1].spec.window_bytes), (2 << 20, 4 << 20));
-        assert!(plan.iter().all(|row| (row.floor, row.repeat, row.target) == (false, 3, None)));
+        assert!(plan.iter().all(|row| (row.baseline, row.repeat, row.target) == (false, 3, None)));
     }
 
     #[test]
@@ -231,8 +231,8 @@ mod tests {
         for (line, words) in [
             ("cloudy bench --nodes 3 --senders 4", "4 senders among 3 nodes"),
             ("cloudy bench --senders 3 --sweep nodes=4,2", "3 senders among 2 nodes"),
-            ("cloudy bench --floor --ring token --rate 5", "at full speed"),
-            ("cloudy bench --floor --sweep ring=token senders=one", "at full speed"),
+            ("cloudy bench --baseline --ring token --rate 5", "at full speed"),
+            ("cloudy bench --baseline --sweep ring=token senders=one", "at full speed"),
         ] {
             let error = planned(line).expect_err(line);
             assert!(error.to_string().contains(words) && error.help().is_some(), "{error}");
