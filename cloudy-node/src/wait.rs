@@ -186,11 +186,11 @@ impl Answers {
             return false;
         }
         self.forget(answer.from);
-        let has_room = self.0.len() < ANSWERS_MAX;
-        if has_room {
+        let has_capacity = self.0.len() < ANSWERS_MAX;
+        if has_capacity {
             self.0.push(answer);
         }
-        has_room
+        has_capacity
     }
 
     pub(crate) fn is_empty(&self) -> bool {

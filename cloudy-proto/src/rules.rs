@@ -93,7 +93,7 @@ pub enum Rule {
     /// `Disk`: a snapshot is kept only if the stored result follows it.
     StoredFollowsSnapshot,
     /// When fetching, a node does not wait for peers that lack the same entries.
-    BehindHelpsNobody,
+    LaggingSourceIsSkipped,
     /// A node that hears repeatedly of no coordinator continues to search, and reports that it has none.
     SeekGoesOn,
     /// A node that is asked for log entries by a node with a longer log requests them in return.

@@ -45,7 +45,7 @@ macro_rules! each_is_caught {
                 Rule::FromIsLatest | Rule::CoordinatorIsCaughtUp => "a_late_proposal_takes_effect",
                 Rule::SkipIsStanding => "skips_become_due_on_arrival_only",
                 Rule::StoredFollowsSnapshot => "a_snapshot_is_kept_that_what_is_stored_does_not_follow",
-                Rule::BehindHelpsNobody => "two_wait_for_each_other_for_what_nobody_retains",
+                Rule::LaggingSourceIsSkipped => "two_that_lack_the_same_entries_do_not_wait_for_each_other",
                 Rule::ResumeTellsSkips => "a_resumed_stream_keeps_its_skips_back",
                 Rule::SeekGoesOn => "who_is_told_often_that_nobody_coordinates_never_says_so",
                 Rule::AskedAsksBack => "who_is_asked_for_what_it_has_not_does_not_ask_back",
@@ -194,7 +194,7 @@ fn a_snapshot_carries_no_members() {
 
 /// Two join at the same time a group that retains less than they miss.
 #[test]
-fn two_wait_for_each_other_for_what_nobody_retains() {
+fn two_that_lack_the_same_entries_do_not_wait_for_each_other() {
     let plan = |seed| {
         let mut plan = Plan::of(seed);
         plan.newcomers = vec![(plan.heal_at_us / 2, Newcomer::Member); 2];
@@ -203,7 +203,7 @@ fn two_wait_for_each_other_for_what_nobody_retains() {
         plan.snapshot_every = None;
         plan
     };
-    is_caught_in(Rule::BehindHelpsNobody, (0..SEEDS).map(plan).filter(|plan| plan.session.is_none()));
+    is_caught_in(Rule::LaggingSourceIsSkipped, (0..SEEDS).map(plan).filter(|plan| plan.session.is_none()));
 }
 
 /// A skip that was told and lost with its link is missed by those for whose messages the skipper does not wait.

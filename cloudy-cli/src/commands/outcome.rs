@@ -35,7 +35,7 @@ pub(crate) fn with_remedy(error: &MasterError) -> Report {
         }
         MasterError::Find(FindError::Seeds(_)) => "check the name, or give an IP address",
         MasterError::Gone { .. } => "`--on-failure evict` continues without slaves that fail",
-        MasterError::NobodyReports { .. } => "see why the slaves ended, on their stderr",
+        MasterError::NoReports { .. } => "see why the slaves ended, on their stderr",
         MasterError::NotReady { apart, .. } if !apart.is_empty() => return Report::msg(error.to_string()),
         MasterError::NotReady { .. } => "every slave must be reachable from every other; listen on an address that is",
         // Their words say what to do.

@@ -134,7 +134,7 @@ impl HeldStream {
     }
 
     /// Waits until the driver has handled enough to read more.
-    pub(super) async fn has_room(&self) {
+    pub(super) async fn has_capacity(&self) {
         loop {
             let freed = self.counts.freed.notified();
             tokio::pin!(freed);
@@ -189,19 +189,19 @@ mod tests {
         let held = Held::new(0);
         let (mut one, mut other) = (held.stream(), held.stream());
         one.arrived(CONTROL_FRAME_BYTES_MAX).unwrap();
-        assert!(one.has_room().now_or_never().is_some(), "only further bytes can finish a frame");
+        assert!(one.has_capacity().now_or_never().is_some(), "only further bytes can finish a frame");
         assert!(other.arrived(1).is_err());
         let taken = one.finished(CONTROL_FRAME_BYTES_MAX, 1);
         drop(other);
         let mut waits = held.stream();
-        assert!(waits.has_room().now_or_never().is_none() && waits.is_full().now_or_never().is_some());
+        assert!(waits.has_capacity().now_or_never().is_none() && waits.is_full().now_or_never().is_some());
         drop(taken);
-        assert!(waits.has_room().now_or_never().is_some());
+        assert!(waits.has_capacity().now_or_never().is_some());
         // The slots of a lane count once they are complete.
         waits.is_lane();
         waits.arrived(2 * CONTROL_FRAME_BYTES_MAX).unwrap();
         let taken = waits.finished(2 * CONTROL_FRAME_BYTES_MAX, 1);
-        assert!(one.has_room().now_or_never().is_none());
+        assert!(one.has_capacity().now_or_never().is_none());
         drop((one, waits, taken));
         assert_eq!((held.0.bytes.load(Ordering::Relaxed), held.0.unfinished.load(Ordering::Relaxed)), (0, 0));
     }

@@ -403,7 +403,7 @@ async fn read_on(
     held: &HeldStream,
 ) -> Result<Option<usize>, quinn::ReadError> {
     loop {
-        held.has_room().await;
+        held.has_capacity().await;
         tokio::select! {
             biased;
             () = held.is_full() => {}

@@ -265,7 +265,7 @@ impl FetchHandler<'_> {
         let Some(fetching) = self.fetches.missing.as_mut() else { return Reached::Nothing };
         let knows_view = installed == fetching.view && first > Index(0);
         let target = if self.plane.is_member() && knows_view { Index(first.0 - 1) } else { index };
-        if first == Index(0) && self.identity.rules.holds(Rule::BehindHelpsNobody) {
+        if first == Index(0) && self.identity.rules.holds(Rule::LaggingSourceIsSkipped) {
             fetching.behind.insert(from, index);
         } else {
             fetching.behind.remove(&from);

@@ -205,7 +205,7 @@ impl Member {
             };
             let cost_bytes = batch.cost_bytes();
             let Some(round) = self.model.round_for(self.ring_state(), cost_bytes) else {
-                if !self.window.has_room(self.pending.bytes(), cost_bytes) {
+                if !self.window.has_capacity(self.pending.bytes(), cost_bytes) {
                     self.window.on_shortage();
                 }
                 break;
@@ -230,7 +230,8 @@ impl Member {
 
     /// A payload at the driver waits for the window as one in the outbox does.
     fn note_shortage_outside(&mut self, now: Time, outbox: &Outbox) {
-        if outbox.outside_due(now).is_some_and(|cost_bytes| !self.window.has_room(self.pending.bytes(), cost_bytes)) {
+        if outbox.outside_due(now).is_some_and(|cost_bytes| !self.window.has_capacity(self.pending.bytes(), cost_bytes))
+        {
             self.window.on_shortage();
         }
     }

@@ -9,8 +9,9 @@ pub(crate) struct Pipelined;
 impl RingModel for Pipelined {
     /// No message slot below the highest received one: a slow sender does not slow down a fast one.
     fn round_for(&self, state: RingState<'_>, cost_bytes: u64) -> Option<Round> {
-        let has_room = state.window.has_room(state.pending.bytes(), cost_bytes);
-        (has_room && state.window_has_slot()).then(|| state.own().frontier().max(state.taken_max.unwrap_or_default()))
+        let has_capacity = state.window.has_capacity(state.pending.bytes(), cost_bytes);
+        (has_capacity && state.window_has_slot())
+            .then(|| state.own().frontier().max(state.taken_max.unwrap_or_default()))
     }
 
     /// Some rounds further than needed, so that one busy sender does not cost every idle member a frame for each slot.

@@ -59,7 +59,7 @@ pub(crate) enum FaultTextError {
     #[error("not {what}@FROM..TO; write for example {example}")]
     NoTimes { what: &'static str, example: &'static str },
     #[error("`{0}` is not a process of the demo; write master, or a slave as 2, slave2 or slave-2")]
-    Nobody(String),
+    NoNode(String),
     #[error("`{text}`: {cause}")]
     Time { text: String, cause: DurationError },
     #[error("it ends at {}, not after it begins at {}; write the earlier time first", duration::show(*.to), duration::show(*.from))]
@@ -85,7 +85,7 @@ pub(crate) enum ScheduleError {
     #[error("{who} is paused while it is paused already; make it one pause, or one after the other")]
     PausedTwice { who: Who },
     #[error("all slaves are killed; leave one alive, so that there is a result")]
-    NobodyLeft,
+    NoneLeft,
     #[error("this system cannot pause a process; leave out --pause")]
     NoPause,
 }
@@ -129,7 +129,7 @@ impl Schedule {
         }
         possible(&deeds)?;
         let killed = kills.iter().filter(|kill| kill.what != Who::Master).count();
-        if killed == usize::from(nodes) { Err(ScheduleError::NobodyLeft) } else { Ok(Self(deeds)) }
+        if killed == usize::from(nodes) { Err(ScheduleError::NoneLeft) } else { Ok(Self(deeds)) }
     }
 
     /// Whether there are any faults.
@@ -231,7 +231,7 @@ impl FromStr for Who {
         let digits = number.chars().all(|c| c.is_ascii_digit());
         match number.parse() {
             Ok(number) if digits && (1..=SLAVES_MAX).contains(&number) => Ok(Self::Slave(number)),
-            _ => Err(FaultTextError::Nobody(text.to_owned())),
+            _ => Err(FaultTextError::NoNode(text.to_owned())),
         }
     }
 }

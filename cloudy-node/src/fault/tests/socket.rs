@@ -153,25 +153,25 @@ async fn one_peer_in_two_spellings_is_one_peer() {
     assert_eq!(a.control().counters().blocked, 1);
 }
 
-/// A socket that takes no more datagrams than it has room for.
+/// A socket that takes no more datagrams than it accepts.
 #[derive(Debug)]
 struct Narrow {
     inner: Arc<MemorySocket>,
-    room: AtomicUsize,
+    capacity: AtomicUsize,
 }
 
 impl Narrow {
-    /// Without room, at `addr(1)`; a plain socket is at `addr(2)`.
+    /// With none, at `addr(1)`; a plain socket is at `addr(2)`.
     fn full() -> (Arc<Self>, Arc<MemorySocket>) {
         let network = MemoryNetwork::new(0);
         let inner = network.bind(addr(1)).expect("free");
         let b = network.bind(addr(2)).expect("free");
-        let room = AtomicUsize::new(0);
-        (Arc::new(Self { inner, room }), b)
+        let capacity = AtomicUsize::new(0);
+        (Arc::new(Self { inner, capacity }), b)
     }
 
-    fn set_room(&self, datagrams: usize) {
-        self.room.store(datagrams, Ordering::Relaxed);
+    fn set_capacity(&self, datagrams: usize) {
+        self.capacity.store(datagrams, Ordering::Relaxed);
     }
 }
 
@@ -180,9 +180,9 @@ impl AsyncUdpSocket for Narrow {
         Box::pin(Emptied(self))
     }
     fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
-        let room = self.room.load(Ordering::Relaxed);
-        let left = room.checked_sub(1).ok_or(io::ErrorKind::WouldBlock)?;
-        self.set_room(left);
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        let left = capacity.checked_sub(1).ok_or(io::ErrorKind::WouldBlock)?;
+        self.set_capacity(left);
         self.inner.try_send(transmit)
     }
     fn poll_recv(
@@ -198,13 +198,13 @@ impl AsyncUdpSocket for Narrow {
     }
 }
 
-/// Waiting for room makes some, for one datagram.
+/// Waiting for capacity gives some, for one datagram.
 #[derive(Debug)]
 struct Emptied(Arc<Narrow>);
 
 impl UdpPoller for Emptied {
     fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.set_room(1);
+        self.0.set_capacity(1);
         Poll::Ready(Ok(()))
     }
 }
@@ -218,12 +218,12 @@ async fn a_full_socket_gives_back_pressure_and_keeps_the_dice() {
 
     let mut refused = 0;
     for nth in 0_u8..200 {
-        narrow.set_room(0);
+        narrow.set_capacity(0);
         if let Err(error) = a.try_send(&transmit(addr(2), &[nth], None)) {
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
             refused += 1;
-            narrow.set_room(1);
-            a.try_send(&transmit(addr(2), &[nth], None)).expect("room");
+            narrow.set_capacity(1);
+            a.try_send(&transmit(addr(2), &[nth], None)).expect("capacity");
         }
     }
     // Judged once each: a datagram that was refused had passed the dice, and passes them when tried again.
@@ -236,15 +236,15 @@ async fn a_full_socket_gives_back_pressure_and_keeps_the_dice() {
 #[tokio::test(start_paused = true)]
 async fn a_socket_that_fills_up_between_segments_sends_each_once() {
     let (narrow, b) = Narrow::full();
-    narrow.set_room(1);
+    narrow.set_capacity(1);
     let a = FaultSocket::wrap(narrow, Faults::none()).expect("valid");
-    a.try_send(&transmit(addr(2), b"aabbc", Some(2))).expect("room for the first");
+    a.try_send(&transmit(addr(2), b"aabbc", Some(2))).expect("capacity for the first");
     assert_eq!(recv_all(&*b).await, [&b"aa"[..], b"bb", b"c"]);
     assert_eq!(a.control().counters().sent, 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn held_datagrams_wait_for_room_in_a_full_socket() {
+async fn held_datagrams_wait_while_the_socket_is_full() {
     let (narrow, b) = Narrow::full();
     let faults = Faults { latency: Duration::from_millis(1), ..Faults::none() };
     let a = FaultSocket::wrap(narrow, faults).expect("valid");

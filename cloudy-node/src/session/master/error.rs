@@ -64,7 +64,7 @@ pub enum MasterError {
         "no slave is in reach at the end of the session: {}; a session in memory is lost with its slaves, and one on disk \
          continues once slaves and master are started again with their data directories", .silent.join(", ")
     )]
-    NobodyReports {
+    NoReports {
         /// The slaves.
         silent: Vec<String>,
     },

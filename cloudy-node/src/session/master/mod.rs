@@ -366,7 +366,7 @@ impl Watch {
         let now = self.clock.now();
         let is_over = self.stopped || self.failed.is_some() || self.ends_at.is_some_and(|ends_at| now >= ends_at);
         if is_over && !silent.is_empty() && silent.len() == status.members.len() {
-            let error = MasterError::NobodyReports { silent: names(self) };
+            let error = MasterError::NoReports { silent: names(self) };
             return Err(self.take_failure(error));
         }
         Ok(())

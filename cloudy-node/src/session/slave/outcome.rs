@@ -168,7 +168,7 @@ pub enum SlaveError {
     #[error(
         "a majority of the session's voters is out of reach, and its periods are over: no result is final here; check the network between the hosts, and the other slaves"
     )]
-    NobodyCoordinates,
+    NoCoordinator,
     /// The session ended in another way before its result was final here.
     #[error("the session has no result here: {reason}")]
     Ended {

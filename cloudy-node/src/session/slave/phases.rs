@@ -146,7 +146,7 @@ impl<'a> Phases<'a> {
             next = next => Ok(next),
             () = self.clock.until(by) => Err(match (self.stop_by, self.plan) {
                 (Some((_, after)), _) => SlaveError::Overdue { after },
-                (None, Some(_)) => SlaveError::NobodyCoordinates,
+                (None, Some(_)) => SlaveError::NoCoordinator,
                 (None, None) => SlaveError::NotBegun { master: self.master, cause: NotBegun::MasterLost },
             }),
         }

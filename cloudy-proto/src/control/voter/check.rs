@@ -10,7 +10,7 @@ impl Voter {
     pub(super) fn check(&self, message: &ConsensusMessage) -> Result<(), ConsensusError> {
         let log = &self.raft.raft.raft_log;
         if message.term == 0 || message.from == self.id() || message.from.0 == 0 {
-            return Err(ConsensusError::Nobody);
+            return Err(ConsensusError::NoSender);
         }
         let current = message.term >= self.raft.raft.term;
         let mut before = (message.index.0, message.log_term);

@@ -42,7 +42,7 @@ pub(crate) enum VoterOutput {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConsensusError {
     #[error("a consensus message without a term, or from its own receiver")]
-    Nobody,
+    NoSender,
     #[error("entries of the control log that do not follow each other")]
     Entries,
     #[error("another entry of the control log where one is committed")]

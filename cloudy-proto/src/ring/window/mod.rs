@@ -118,7 +118,7 @@ impl Window {
     }
 
     /// Whether a slot has capacity beside the bytes in flight; one slot always has.
-    pub(crate) fn has_room(&self, in_flight_bytes: u64, cost_bytes: u64) -> bool {
+    pub(crate) fn has_capacity(&self, in_flight_bytes: u64, cost_bytes: u64) -> bool {
         in_flight_bytes == 0 || in_flight_bytes + cost_bytes <= self.bytes
     }
 

@@ -73,7 +73,7 @@ impl Path {
     fn run(&mut self, time: Duration) -> u64 {
         let (end, before) = (self.now + time, self.entered_bytes);
         while self.now < end {
-            while self.window.has_room(self.flight(), self.slot_bytes) {
+            while self.window.has_capacity(self.flight(), self.slot_bytes) {
                 self.send(self.slot_bytes);
             }
             self.window.on_shortage();
@@ -225,7 +225,7 @@ fn full_queues_are_not_taken_for_a_long_path() {
 
 /// Each of few large slots in flight would be received, and answered, separately.
 #[test]
-fn eight_slots_have_room_up_to_some_size() {
+fn eight_slots_fit_up_to_a_size() {
     let mut path = Path::new(5_000_000, LAN);
     for (slot_bytes, settles) in [(SLOT, MIN), (64 << 10, 512 << 10), (1 << 20, 512 << 10), (SLOT, MIN)] {
         path.slot_bytes = slot_bytes;
@@ -245,11 +245,11 @@ fn many_members_begin_with_less() {
 }
 
 #[test]
-fn one_slot_always_has_room() {
+fn one_slot_always_fits() {
     let path = Path::new(1_000_000, LAN);
-    assert!(path.window.has_room(0, 16 << 20));
-    assert!(path.window.has_room(MIN - SLOT, SLOT));
-    assert!(!path.window.has_room(MIN - SLOT, SLOT + 1) && !path.window.has_room(1, 16 << 20));
+    assert!(path.window.has_capacity(0, 16 << 20));
+    assert!(path.window.has_capacity(MIN - SLOT, SLOT));
+    assert!(!path.window.has_capacity(MIN - SLOT, SLOT + 1) && !path.window.has_capacity(1, 16 << 20));
 }
 
 /// Equal times give equal windows; a clock that stands still, or a trip of no time, causes no division by zero.

@@ -107,7 +107,7 @@ fn blame(alive: &[Option<&Wedged>], model: &dyn RingModel) -> Vec<usize> {
         against[x] += usize::from(accuser.findings.stalled.contains(&(Rank(x as u16), Stall::Unsynced)));
         for (accused, stall) in accuser.findings.stalled.iter().filter(|(accused, _)| both(x, accused.at())) {
             match guilt(alive, x, accused.at(), *stall) {
-                Guilt::Nobody => {}
+                Guilt::Neither => {}
                 Guilt::Accused => against[accused.at()] += 1,
                 Guilt::Pair => {
                     against[x] += 1;
@@ -120,14 +120,14 @@ fn blame(alive: &[Option<&Wedged>], model: &dyn RingModel) -> Vec<usize> {
 }
 
 enum Guilt {
-    Nobody,
+    Neither,
     Accused,
     Pair,
 }
 
 /// The member that a stall counts against.
 fn guilt(alive: &[Option<&Wedged>], x: usize, y: usize, stall: Stall) -> Guilt {
-    let (Some(accuser), Some(accused)) = (alive[x], alive[y]) else { return Guilt::Nobody };
+    let (Some(accuser), Some(accused)) = (alive[x], alive[y]) else { return Guilt::Neither };
     let third = |at: usize| at != x && at != y;
     let accused_if = |yes: bool| if yes { Guilt::Accused } else { Guilt::Pair };
     match stall {
@@ -145,7 +145,7 @@ fn guilt(alive: &[Option<&Wedged>], x: usize, y: usize, stall: Stall) -> Guilt {
             accused_if(alive.iter().enumerate().all(|(at, answer)| at == y || answer.is_none_or(reports)))
         }
         // It is the reporter's own disk.
-        Stall::Unapproved(_) | Stall::Unsynced => Guilt::Nobody,
+        Stall::Unapproved(_) | Stall::Unsynced => Guilt::Neither,
     }
 }
 

@@ -81,7 +81,7 @@ impl SlotBody {
         }
         let (taken, rest) = chunk.split_at((self.length - self.shared.len()).min(chunk.len()));
         if !taken.is_empty() && self.shared.capacity() < self.length {
-            self.shared = BytesMut::with_capacity(self.room());
+            self.shared = BytesMut::with_capacity(self.capacity_left());
         }
         self.shared.extend_from_slice(taken);
         *chunk = rest;
@@ -89,7 +89,7 @@ impl SlotBody {
     }
 
     /// The size of an allocation for a body, and perhaps more of its size.
-    fn room(&self) -> usize {
+    fn capacity_left(&self) -> usize {
         let alone = self.length < SHARED_BYTES_MIN;
         if alone { self.length } else { SHARED_BYTES_MAX.min(SHARED_BY * (self.length + self.length / 8)) }
     }

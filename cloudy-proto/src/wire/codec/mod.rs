@@ -171,8 +171,8 @@ impl Body {
                 let capacity = self.length.min((2 * self.bytes.len()).max(RESERVE_BYTES_MAX));
                 self.bytes.reserve_exact(capacity - self.bytes.len());
             }
-            let room = self.bytes.capacity().min(self.length) - self.bytes.len();
-            let (taken, rest) = chunk.split_at(room.min(chunk.len()));
+            let left = self.bytes.capacity().min(self.length) - self.bytes.len();
+            let (taken, rest) = chunk.split_at(left.min(chunk.len()));
             self.bytes.extend_from_slice(taken);
             *chunk = rest;
         }

@@ -438,7 +438,7 @@ fn a_bad_fetched_entry_is_refused() {
     assert_eq!(large, over("a part's bytes", FETCH_PART_BYTES as u64 + 1, FETCH_PART_BYTES as u64).into());
 }
 
-/// The bounds on encodings leave room for everything that the bounds on values allow.
+/// The bounds on encodings are large enough for everything that the bounds on values allow.
 #[test]
 fn the_largest_of_each_is_taken() {
     let (view, lane) = (ViewId(COUNTER_MAX), Rank(MEMBERS_MAX as u16 - 1));
