@@ -1,8 +1,9 @@
-//! Links with a limited rate for a while: frames from one node to another wait in a queue, in one order for all
-//! streams. If the queue has a bound and exceeds it, the link breaks, as a node closes a link whose queue is too long.
+//! Links with a limited rate for a while: frames from one node to another wait in a queue. If the queue has a bound and
+//! exceeds it, the link breaks, as a node closes a link whose queue is too long.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use cloudy_proto::wire::Stream;
 use cloudy_proto::{Frame, wire};
 
 use crate::invariants::Failure;
@@ -18,6 +19,9 @@ pub struct Narrow {
     pub bytes_per_second: u64,
     /// Bytes that wait at most, if there is a bound.
     pub queue_bytes: Option<u64>,
+    /// The maximum time for which frames of other streams wait behind those of lanes and results, whose streams have the
+    /// lowest priority: what the path itself queues. Without it all frames wait in one order.
+    pub overtake_after_us: Option<u64>,
 }
 
 /// One direction of a narrow link.
@@ -27,7 +31,16 @@ struct Pipe {
     until_us: u64,
     /// The waiting frames, with their sizes and the times at which they are through.
     queue: VecDeque<(u64, u64, Packet)>,
+    /// The same for frames that overtake those. They are small, and do not delay them.
+    overtaking: VecDeque<(u64, u64, Packet)>,
     queued_bytes: u64,
+}
+
+impl Pipe {
+    /// Every frame that waits, each stream's in its order.
+    fn into_packets(self) -> Vec<Packet> {
+        self.overtaking.into_iter().chain(self.queue).map(|(.., packet)| packet).collect()
+    }
 }
 
 /// The fate of a frame at a link.
@@ -46,8 +59,8 @@ pub(super) struct Pipes(BTreeMap<(usize, usize), Pipe>);
 
 impl Pipes {
     fn narrow(&mut self, from: usize, to: usize, narrow: Narrow, until_us: u64) {
-        let pipe =
-            self.0.entry((from, to)).or_insert(Pipe { narrow, until_us, queue: VecDeque::new(), queued_bytes: 0 });
+        let (queue, overtaking) = (VecDeque::new(), VecDeque::new());
+        let pipe = self.0.entry((from, to)).or_insert(Pipe { narrow, until_us, queue, overtaking, queued_bytes: 0 });
         pipe.narrow = narrow;
         pipe.until_us = pipe.until_us.max(until_us);
     }
@@ -65,11 +78,19 @@ impl Pipes {
         if pipe.queued_bytes > 0 && narrow.queue_bytes.is_some_and(|bound| pipe.queued_bytes + bytes > bound) {
             return Passage::Full;
         }
-        let begins_us = pipe.queue.back().map_or(now_us, |(_, at_us, _)| *at_us).max(now_us);
+        let end_us =
+            |queue: &VecDeque<(u64, u64, Packet)>| queue.back().map_or(now_us, |(_, at_us, _)| *at_us).max(now_us);
+        let is_bulk = matches!(packet.stream, Stream::Lane { .. } | Stream::Result);
+        let overtakes = narrow.overtake_after_us.filter(|_| !is_bulk);
+        let begins_us = match overtakes {
+            Some(after_us) => end_us(&pipe.queue).min(now_us + after_us).max(end_us(&pipe.overtaking)),
+            None => end_us(&pipe.queue),
+        };
         let at_us = begins_us + bytes * 1_000_000 / narrow.bytes_per_second;
         pipe.queued_bytes += bytes;
         let parts = parts(&packet, bytes, begins_us, at_us);
-        pipe.queue.push_back((bytes, at_us, packet));
+        let queue = if overtakes.is_some() { &mut pipe.overtaking } else { &mut pipe.queue };
+        queue.push_back((bytes, at_us, packet));
         Passage::At(at_us, parts)
     }
 
@@ -77,11 +98,13 @@ impl Pipes {
     fn leave(&mut self, from: usize, to: usize, now_us: u64) -> Vec<Packet> {
         let Some(pipe) = self.0.get_mut(&(from, to)) else { return Vec::new() };
         if pipe.until_us <= now_us {
-            let pipe = self.0.remove(&(from, to));
-            return pipe.into_iter().flat_map(|pipe| pipe.queue).map(|(.., packet)| packet).collect();
+            return self.0.remove(&(from, to)).map(Pipe::into_packets).unwrap_or_default();
         }
-        let through = pipe.queue.partition_point(|(_, at_us, _)| *at_us <= now_us);
-        let through: Vec<_> = pipe.queue.drain(..through).collect();
+        let mut through = Vec::new();
+        for queue in [&mut pipe.overtaking, &mut pipe.queue] {
+            let count = queue.partition_point(|(_, at_us, _)| *at_us <= now_us);
+            through.extend(queue.drain(..count));
+        }
         pipe.queued_bytes -= through.iter().map(|(bytes, ..)| bytes).sum::<u64>();
         through.into_iter().map(|(.., packet)| packet).collect()
     }
@@ -91,6 +114,7 @@ impl Pipes {
         for direction in [(a, b), (b, a)] {
             if let Some(pipe) = self.0.get_mut(&direction) {
                 pipe.queue.clear();
+                pipe.overtaking.clear();
                 pipe.queued_bytes = 0;
             }
         }
@@ -98,8 +122,7 @@ impl Pipes {
 
     /// Every link is as wide as before: gives all that waits.
     pub(super) fn widen_all(&mut self) -> Vec<Packet> {
-        let pipes = core::mem::take(&mut self.0).into_values();
-        pipes.flat_map(|pipe| pipe.queue).map(|(.., packet)| packet).collect()
+        core::mem::take(&mut self.0).into_values().flat_map(Pipe::into_packets).collect()
     }
 }
 
@@ -165,7 +188,7 @@ impl World {
 #[cfg(test)]
 mod tests {
     use cloudy_proto::Incarnation;
-    use cloudy_proto::wire::{ControlFrame, Stream};
+    use cloudy_proto::wire::ControlFrame;
 
     use super::*;
 
@@ -186,7 +209,7 @@ mod tests {
     fn frames_pass_in_their_order_at_the_rate_and_no_more_wait_than_the_bound() {
         let bytes = encoded_bytes(&packet(1).frame);
         let mut pipes = Pipes::default();
-        let narrow = Narrow { bytes_per_second: bytes * 10, queue_bytes: Some(2 * bytes) };
+        let narrow = Narrow { bytes_per_second: bytes * 10, queue_bytes: Some(2 * bytes), overtake_after_us: None };
         pipes.narrow(0, 1, narrow, 1_000_000);
         let enters = |pipes: &mut Pipes, term, now_us| match pipes.enter(packet(term), now_us) {
             Passage::At(at_us, _) => Some(at_us),
@@ -198,5 +221,22 @@ mod tests {
         assert_eq!(enters(&mut pipes, 4, 150_000), Some(300_050));
         assert_eq!(terms(&pipes.leave(0, 1, 1_000_000)), [2, 4], "the rest comes once the link is wide again");
         assert!(matches!(pipes.enter(packet(5), 1_000_001), Passage::Free(_)));
+    }
+    #[test]
+    fn control_frames_overtake_bulk_after_the_time_that_the_path_queues() {
+        let bytes = encoded_bytes(&packet(1).frame);
+        let mut pipes = Pipes::default();
+        let narrow = Narrow { bytes_per_second: bytes * 10, queue_bytes: None, overtake_after_us: Some(150_000) };
+        pipes.narrow(0, 1, narrow, 10_000_000);
+        let mut enters = |packet: Packet| match pipes.enter(packet, 0) {
+            Passage::At(at_us, _) => at_us,
+            Passage::Free(_) | Passage::Full => unreachable!("the link is narrow, without a bound"),
+        };
+        let bulk = |term| Packet { stream: Stream::Result, ..packet(term) };
+        assert_eq!(enters(packet(1)), 100_000, "it waits for nothing");
+        assert_eq!([2, 3, 4].map(|term| enters(bulk(term))), [100_000, 200_000, 300_000]);
+        assert_eq!([5, 6].map(|term| enters(packet(term))), [250_000, 350_000]);
+        assert_eq!(terms(&pipes.leave(0, 1, 250_000)), [1, 5, 2, 3]);
+        assert_eq!(terms(&pipes.leave(0, 1, 10_000_000)), [6, 4]);
     }
 }

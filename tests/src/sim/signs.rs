@@ -12,8 +12,10 @@ use crate::sim::world::World;
 
 /// A frame that takes at least this long to cross a link is reported in parts …
 const PARTS_AFTER_US: u64 = 4_000;
-/// … of which the last one completes it.
-const PARTS: u64 = 4;
+/// … at least this many, the last of which completes it …
+const PARTS_MIN: u64 = 4;
+/// … and one for each such time, as a driver reports bytes that arrive many times a second.
+const PART_EVERY_US: u64 = 500_000;
 
 /// The parts of a frame of a lane that crosses a link from one time to another, each with the time at which it arrives. The
 /// last part is not among them: with it the frame is complete.
@@ -23,8 +25,9 @@ pub(super) fn parts(packet: &Packet, bytes: u64, begins_us: u64, ends_us: u64) -
         return Vec::new();
     }
     let Packet { from, to, epoch, stream, incarnation, .. } = *packet;
-    let part = Part { from, to, epoch, stream, incarnation, bytes: bytes / PARTS };
-    (1..PARTS).map(|at| (begins_us + took_us * at / PARTS, part)).collect()
+    let count = (took_us / PART_EVERY_US).max(PARTS_MIN);
+    let part = Part { from, to, epoch, stream, incarnation, bytes: bytes / count };
+    (1..count).map(|at| (begins_us + took_us * at / count, part)).collect()
 }
 
 impl World {

@@ -11,6 +11,8 @@ use crate::sim::narrow::Narrow;
 
 /// The maximum latency of most runs.
 const LATENCY_MAX_US: u64 = 2_000;
+/// The time that a path queues before a stream of a higher priority overtakes: the limit of the node's congestion control.
+const OVERTAKE_AFTER_US: u64 = 300_000;
 /// Times for which a link is narrow.
 const NARROW_US: &[u64] = &[20_000, 150_000, 800_000];
 
@@ -40,7 +42,11 @@ impl Plan {
             large_per_mille: 0,
             quiet: vec![node],
         };
-        let narrow = Narrow { bytes_per_second: dice.pick(&[60_000, 100_000, 150_000]), queue_bytes: None };
+        let narrow = Narrow {
+            bytes_per_second: dice.pick(&[60_000, 100_000, 150_000]),
+            queue_bytes: None,
+            overtake_after_us: None,
+        };
         self.faults.push((100_000, Fault::Isolate { who: Who::Node(node), outage_us: 400_000 }));
         let others = (0..self.nodes).filter(|&other| other != node);
         let for_us = dice.pick(&[4_000_000, 7_000_000]);
@@ -58,6 +64,7 @@ impl Plan {
             let narrow = Narrow {
                 bytes_per_second: dice.pick(&[2_000, 10_000, 50_000, 500_000]),
                 queue_bytes: dice.pick(&[None, None, Some(500), Some(20_000)]),
+                overtake_after_us: None,
             };
             let (at, for_us, all) = (dice.between(0, self.heal_at_us), dice.pick(NARROW_US), dice.chance(300));
             let ends = (0..self.nodes).filter(|&end| end != node && (all || end == other));
@@ -66,6 +73,13 @@ impl Plan {
         if dice.chance(300) {
             self.traffic.payload_bytes_max = dice.pick(&[1_000, 10_000, 60_000]);
             self.traffic.payloads_max = self.traffic.payloads_max.min(40);
+        }
+        if dice.chance(500) {
+            self.faults.iter_mut().for_each(|(_, fault)| {
+                if let Fault::Narrow { narrow, .. } = fault {
+                    narrow.overtake_after_us = Some(OVERTAKE_AFTER_US);
+                }
+            });
         }
     }
 
@@ -147,7 +161,8 @@ impl Plan {
         };
         (self.serves, self.network.encoded) = (ServeLimits::default(), false);
         // Each payload takes some tenths of a second on a narrow link.
-        let narrow = Narrow { bytes_per_second: dice.pick(&[2, 10]) * bytes, queue_bytes: None };
+        let bytes_per_second = dice.pick(&[2, 10]) * bytes;
+        let narrow = Narrow { bytes_per_second, queue_bytes: None, overtake_after_us: None };
         if dice.chance(500) {
             let node = dice.below(self.nodes);
             let (at, for_us) = (dice.between(0, self.heal_at_us), 800_000);
