@@ -22,6 +22,26 @@ pub(crate) fn digest_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Diges
     Digest(hasher.digest128())
 }
 
+/// A digest of bytes that arrive piece by piece.
+#[derive(Clone, Default)]
+pub(crate) struct DigestOfPieces(Xxh3);
+
+impl DigestOfPieces {
+    pub(crate) fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        Digest(self.0.digest128())
+    }
+}
+
+impl fmt::Debug for DigestOfPieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DigestOfPieces").field(&self.digest()).finish()
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)

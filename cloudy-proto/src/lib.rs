@@ -63,7 +63,9 @@ pub use machine::{FinalOutcomes, Machine, MachineConfig, Role};
 pub use read_back::{Stored, StoredError};
 pub use recovery::{AloneError, StoredState};
 pub use rules::{Rule, Rules};
-pub use stored::{LogBase, Record, StoredBase, StoredBody, StoredEntry, StoredSnapshot, Vote};
+pub use stored::{
+    LogBase, Record, SnapshotState, StateParts, StoredBase, StoredBody, StoredEntry, StoredSnapshot, Vote,
+};
 pub use time::Time;
 pub use view::{InstalledView, Origin, Place, RingMember, View};
 pub use words::{harmless, is_advertisable};

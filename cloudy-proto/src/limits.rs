@@ -113,18 +113,23 @@ pub const CHECKPOINTS_KEPT: usize = 1_024;
 /// Maximum of checkpoints that a `Disk` node keeps beside the first, from which its stored result can be read: the
 /// further back, the further apart.
 pub const STORED_BASES_MAX: usize = 32;
-/// Maximum of a snapshot of an application's state: a larger state belongs in a store of its own, with its name in the
-/// snapshot.
-pub const SNAPSHOT_BYTES_MAX: usize = 32 << 20;
-/// Maximum of a transferred snapshot: its state, and the result's base before it, which has at most [`RUNS_MAX`]
-/// incarnations.
-pub const SNAPSHOT_TRANSFER_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + 64 * RUNS_MAX;
+/// `Memory`: maximum of a snapshot of an application's state.
+pub const MEMORY_SNAPSHOT_BYTES_MAX: usize = 32 << 20;
+/// Maximum of a snapshot of an application's state: more than any disk holds.
+pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 44;
+/// Maximum of the result's base before a snapshot, which has at most [`RUNS_MAX`] incarnations.
+pub const SNAPSHOT_BASE_BYTES_MAX: usize = 64 * RUNS_MAX;
+/// Maximum of a transferred snapshot: its state, and the result's base before it.
+pub const SNAPSHOT_TRANSFER_BYTES_MAX: u64 = SNAPSHOT_BYTES_MAX + SNAPSHOT_BASE_BYTES_MAX as u64;
 /// Maximum of snapshots that a node keeps for transfers, beside its newest one.
 pub const SNAPSHOTS_PINNED_MAX: usize = 2;
 /// The time for which a snapshot is kept after the last part of it was sent.
 pub const SNAPSHOT_PIN_IDLE: Duration = Duration::from_secs(10);
-/// Maximum time for which a snapshot is kept for a transfer.
+/// Maximum time for which a snapshot is kept for a transfer, beside the time for its bytes at
+/// [`SNAPSHOT_PIN_BYTES_PER_SECOND`].
 pub const SNAPSHOT_PIN_MAX: Duration = Duration::from_secs(600);
+/// The rate below which a transfer of a large snapshot may have to begin again with a newer one.
+pub const SNAPSHOT_PIN_BYTES_PER_SECOND: u64 = 1 << 20;
 /// Maximum of incarnations whose last sequence numbers a result knows: a snapshot carries them all.
 pub const RUNS_MAX: usize = 1 << 16;
 /// Number of incarnations from which on no newcomer is admitted: every node that the control log remembers may add one.

@@ -140,6 +140,8 @@ impl Stored {
                 self.begin_at(&snapshot.begins);
                 self.snapshot = Some(snapshot);
             }
+            // Its reader finds it by its id.
+            Record::SnapshotPart { .. } => {}
             Record::Checkpoint { base, instead_of } => {
                 self.bases.retain(|known| Some(known.index()) != instead_of);
                 self.bases.push(base);
@@ -278,6 +280,12 @@ impl Stored {
     #[must_use]
     pub fn index(&self) -> Index {
         self.result.back().map_or(self.before.index(), |(last, _)| last.last_index())
+    }
+
+    /// The application's snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&StoredSnapshot> {
+        self.snapshot.as_ref()
     }
 
     /// The base of the stored result; none if it begins with index 1.

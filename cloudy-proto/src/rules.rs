@@ -90,6 +90,10 @@ pub enum Rule {
     BeginKnowsItsNumbers,
     /// `Disk`: an entry is deleted only after every member of the view has it in its result.
     DeletesWhatAllHold,
+    /// `Disk`: a fetched snapshot is installed only after the sync of all its parts.
+    SnapshotIsSynced,
+    /// A fetched snapshot is installed only if it has the digest that its source named.
+    SnapshotIsVerified,
     /// `Disk`: a snapshot is kept only if the stored result follows it.
     StoredFollowsSnapshot,
     /// When fetching, a node does not wait for peers that lack the same entries.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::command::VoterRole;
-use crate::digest::ResultBase;
+use crate::digest::{Digest, ResultBase, digest_of};
 use crate::id::{ConsensusId, Incarnation, Index, LogIndex, NodeId, Rank, Round, Seq, ViewId};
 use crate::slot::{Batch, Slot};
 use crate::view::InstalledView;
@@ -60,6 +60,16 @@ pub enum Record {
     View(InstalledView),
     /// The application's state; the result before it is not needed.
     Snapshot(StoredSnapshot),
+    /// A part of a fetched state. It is kept while a snapshot names its id, and as long as it is of the latest id among
+    /// such records.
+    SnapshotPart {
+        /// The id of the state's parts, as in [`StateParts::id`].
+        id: u64,
+        /// Its offset in the state.
+        offset: u64,
+        /// The bytes.
+        part: Bytes,
+    },
     /// From this checkpoint on the stored result can be read without earlier records.
     Checkpoint {
         /// The checkpoint.
@@ -218,5 +228,52 @@ pub struct StoredSnapshot {
     /// The view in force at that index.
     pub view: Option<InstalledView>,
     /// The application's state.
-    pub state: Bytes,
+    pub state: SnapshotState,
+}
+
+/// The state of an application, or the place where it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SnapshotState {
+    /// The state. With `Memory` it has at most
+    /// [`MEMORY_SNAPSHOT_BYTES_MAX`](crate::limits::MEMORY_SNAPSHOT_BYTES_MAX).
+    Here(Bytes),
+    /// `Disk`: its parts are stored, and synced, at this node.
+    Parts(StateParts),
+}
+
+/// A state of any size that is stored in parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateParts {
+    /// Distinguishes the parts from those of other states at this node.
+    pub id: u64,
+    /// The length of the state, in bytes.
+    pub length: u64,
+    /// The digest of its bytes.
+    pub digest: Digest,
+}
+
+impl Default for SnapshotState {
+    fn default() -> Self {
+        Self::Here(Bytes::new())
+    }
+}
+
+impl SnapshotState {
+    /// The length of the state, in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Here(bytes) => bytes.len() as u64,
+            Self::Parts(parts) => parts.length,
+        }
+    }
+
+    /// The digest of its bytes.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Here(bytes) => digest_of([&bytes[..]]),
+            Self::Parts(parts) => parts.digest,
+        }
+    }
 }

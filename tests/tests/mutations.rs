@@ -14,6 +14,7 @@ use cloudy_tests::scenario::Scenario;
 use cloudy_tests::scripted::{
     asks_back, gives_up_its_vote, refuses_what_it_does_not_hold, repeats_itself, says_that_nobody_coordinates,
 };
+use cloudy_tests::sim::corruption::{Corrupted, Corruption};
 use cloudy_tests::sim::plan::{Fault, Newcomer, Plan, Step, Who};
 use cloudy_tests::sim::run::{run, run_without, run_without_both};
 use cloudy_tests::sim::world::World;
@@ -50,6 +51,8 @@ macro_rules! each_is_caught {
                 Rule::SeekGoesOn => "who_is_told_often_that_nobody_coordinates_never_says_so",
                 Rule::AskedAsksBack => "who_is_asked_for_what_it_has_not_does_not_ask_back",
                 Rule::SnapshotHasItsView => "a_snapshot_carries_no_members",
+                Rule::SnapshotIsSynced => "a_fetched_snapshot_is_used_before_it_is_synced",
+                Rule::SnapshotIsVerified => "a_snapshot_with_another_byte_is_used",
                 Rule::SnapshotHasLastNumbers => "a_joiner_begins_without_the_last_numbers",
                 Rule::OneStays => "all_that_leave_wait_for_a_dead_member",
                 Rule::LastHandsOver => "the_last_that_leaves_ends_the_group_of_an_evicted_member",
@@ -176,6 +179,28 @@ fn a_snapshot_is_kept_that_what_is_stored_does_not_follow() {
         plan
     };
     is_caught_in(Rule::StoredFollowsSnapshot, (0..2 * SEEDS).map(plan).filter(|plan| plan.on_disk() && plan.evicts()));
+}
+
+/// It shows only where a node on disk begins with another's snapshot.
+#[test]
+fn a_fetched_snapshot_is_used_before_it_is_synced() {
+    let begins_late = |plan: &Plan| plan.snapshot_every.is_some() && plan.on_disk() && plan.evicts();
+    is_caught_in(Rule::SnapshotIsSynced, (0..4 * SEEDS).map(Plan::of).filter(begins_late));
+}
+
+/// Any node may be the one that begins with another's snapshot: of the newcomers, or one that was evicted.
+#[test]
+fn a_snapshot_with_another_byte_is_used() {
+    let with_corruption = |seed| {
+        let mut plan = Plan::of(seed);
+        let newcomer = plan.newcomers.iter().position(|(_, newcomer)| *newcomer == Newcomer::Member);
+        let home = newcomer.map_or(seed as usize % plan.nodes, |at| plan.nodes + at);
+        plan.corruption = Some(Corruption { home, what: Corrupted::Snapshot });
+        plan
+    };
+    let begins_late = |plan: &Plan| plan.snapshot_every.is_some() && plan.evicts();
+    let plans = (0..4 * SEEDS).map(with_corruption).filter(begins_late);
+    is_caught_in(Rule::SnapshotIsVerified, plans);
 }
 
 /// It shows only where a node begins with another's snapshot, and its origin's numbers come again.

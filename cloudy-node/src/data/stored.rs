@@ -8,7 +8,9 @@ use cloudy_proto::{
 };
 
 use super::error::DataError;
-use crate::storage::{Damage, GroupMeta, ReadGroupError, ReadOnlyDir, Store, Table, last_index, read_group, read_part};
+use crate::storage::{
+    Damage, GroupMeta, ReadGroupError, ReadOnlyDir, Store, Table, check_state, last_index, read_group, read_part,
+};
 
 /// Maximum bytes of slot bodies that are read at once, beside one entry.
 const PART_BYTES: usize = 4 << 20;
@@ -199,7 +201,10 @@ impl StoredNode {
                 let group = self.describe(id, meta, &stored)?;
                 let mut result = self.read(&group, group.first)?;
                 while result.next_part()?.is_some() {}
-                Ok(())
+                match stored.snapshot() {
+                    Some(snapshot) => Ok(check_state(self.store(), id, &snapshot.state)?),
+                    None => Ok(()),
+                }
             };
             if let Err(error) = read() {
                 damage.push(damage_of(Some(id), &error.to_string()));

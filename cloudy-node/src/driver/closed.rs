@@ -98,6 +98,9 @@ impl Driver {
                 let effect = match output {
                     Output::Send { .. } | Output::CloseLink { .. } => Effect::Send(output),
                     Output::ReadResult { to, from, bytes_max } => Effect::Read(to, from, bytes_max),
+                    Output::ReadSnapshot { to, id, offset, bytes_max } => {
+                        Effect::ReadSnapshot(to, (id, offset), bytes_max)
+                    }
                     Output::Persist { ticket, records } => Effect::Persist(ticket, records),
                     _ => continue,
                 };

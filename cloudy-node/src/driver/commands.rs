@@ -5,8 +5,8 @@ use std::sync::Arc;
 use cloudy_proto::limits::{INVITED_MAX, LOG_ENTRIES_MAX};
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Refusal, Stream};
 use cloudy_proto::{
-    Durability, Frame, GroupId, Incarnation, Input, Machine, MachineConfig, NodeId, Request, Role, Rules, ServeLimits,
-    StoredError, harmless,
+    Durability, Frame, GroupId, Incarnation, Index, Input, Machine, MachineConfig, NodeId, Request, Role, Rules,
+    ServeLimits, StoredError, harmless,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,6 +18,7 @@ use crate::driver::{Command, Driver, GroupRun, ResumedGroup};
 use crate::endpoint::canonical;
 use crate::error::{CreateGroupError, ForgetError, JoinError};
 use crate::group::GroupConfig;
+use crate::group::saved::Saved;
 use crate::group::shared::{EndReason, Shared};
 use crate::health::CloseReason;
 use crate::link::{GROUPS_MAX, Traffic, WRITERS_LINGER};
@@ -54,6 +55,7 @@ impl Driver {
             Command::SetSeeds { name, seeds } => self.set_seeds(&name, seeds),
             Command::ReportAgain { name } => self.report_again(&name),
             Command::Request { group, request } => self.request(group, request),
+            Command::Saved { group, index, saved } => self.saved(group, index, saved),
             Command::Outcome { group, id, reply } => {
                 if let Some(run) = self.groups.get(&group) {
                     // A caller that is gone needs no answer.
@@ -209,9 +211,9 @@ impl Driver {
             let (name, creator) = (shared.name.clone(), shared.creator);
             let outbox_bytes_max = outbox_bytes_max as u64;
             let (retain_bytes, retain_disk_bytes) = (config.retain_bytes, config.retain_disk_bytes);
-            shared.read_from(disk.reader());
             let meta = GroupMeta { name, creator, outbox_bytes_max, retain_bytes, retain_disk_bytes };
-            disk.begin(shared.id, &meta);
+            let states = disk.begin(shared.id, &meta);
+            shared.read_from(disk.reader(), states);
         }
         let machine = Machine::new(self.machine_config(&shared, role, durability, config));
         self.run_group(machine, shared, outbox_bytes_max)
@@ -243,7 +245,7 @@ impl Driver {
     }
 
     /// Resumes a group that an earlier process left in the data directory.
-    fn resume(&mut self, ResumedGroup { id, meta, stored }: ResumedGroup) -> Result<Arc<Shared>, StoredError> {
+    fn resume(&mut self, ResumedGroup { id, meta, stored, states }: ResumedGroup) -> Result<Arc<Shared>, StoredError> {
         let config = GroupConfig {
             outbox_bytes_max: usize::try_from(meta.outbox_bytes_max).unwrap_or(usize::MAX),
             retain_bytes: meta.retain_bytes,
@@ -254,8 +256,8 @@ impl Driver {
         let durability = Durability::Disk;
         let machine = self.machine_config(&shared, Role::Restored, durability, &config);
         if let Some(disk) = &mut self.disk {
-            shared.read_from(disk.reader());
-            disk.resume(id, &stored);
+            let states = disk.resume(id, &stored, states);
+            shared.read_from(disk.reader(), states);
         }
         let machine = Machine::restored(self.now(), machine, stored)?;
         self.run_group(machine, Arc::clone(&shared), config.outbox_bytes_max);
@@ -285,6 +287,17 @@ impl Driver {
         }
         if let Some(run) = self.groups.get_mut(&group) {
             run.machine.handle(now, Input::Request(request));
+        }
+    }
+
+    /// Handles a snapshot that the application took.
+    fn saved(&mut self, group: GroupId, index: Index, saved: Saved) {
+        let now = self.now();
+        // A record that names an earlier one may still be among the outputs.
+        self.turn_group(group);
+        if let Some(run) = self.groups.get_mut(&group) {
+            run.machine.handle(now, Input::Request(Request::Snapshot { index, state: saved.state() }));
+            run.taken = Some(saved);
         }
     }
 

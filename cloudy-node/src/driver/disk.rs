@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use cloudy_proto::{ApprovedItem, Durability, GroupId, Input, NodeId, Position, Record, Stored};
 use tokio::sync::{Notify, oneshot};
 use tracing::Level;
@@ -14,7 +15,8 @@ use crate::group::shared::EndReason;
 use crate::health::Health;
 use crate::repeats::{Repeats, Source};
 use crate::storage::{
-    Completion, GroupMeta, Op, Recorder, ResultReader, ResultReads, STORE_BACKLOG_BYTES_MAX, Store, StoreError, meta_op,
+    Completion, GroupMeta, Op, Recorder, ResultReader, ResultReads, STORE_BACKLOG_BYTES_MAX, StateStore, Store,
+    StoreError, meta_op,
 };
 
 /// The ticket of a group's metadata, before all records of its machine.
@@ -29,11 +31,15 @@ const FORGET_TICKET: u64 = u64::MAX;
 pub(crate) struct Synced {
     completions: Mutex<BTreeMap<GroupId, Completion>>,
     reads: Mutex<Vec<ReadFor>>,
+    snapshot_reads: Mutex<Vec<SnapshotReadFor>>,
     said: Notify,
 }
 
 /// A part of a group's result that was read for a peer; none if the disk cannot read it.
 type ReadFor = (GroupId, NodeId, Option<Vec<ApprovedItem>>);
+
+/// Bytes of a state of a group that were read for a peer, with the state's id and the offset.
+type SnapshotReadFor = (GroupId, NodeId, (u64, u64), Option<Bytes>);
 
 impl Synced {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, Completion>> {
@@ -44,6 +50,12 @@ impl Synced {
     /// Called on the thread that reads.
     fn take_read(&self, read: ReadFor) {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
+        self.said.notify_one();
+    }
+
+    /// Called on the thread that reads.
+    fn take_snapshot_read(&self, read: SnapshotReadFor) {
+        self.snapshot_reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
         self.said.notify_one();
     }
 
@@ -101,15 +113,22 @@ impl Disk {
         self.reads.reader().clone()
     }
 
-    /// Stores a new group.
-    pub(crate) fn begin(&mut self, group: GroupId, meta: &GroupMeta) {
-        self.recorders.insert(group, Recorder::default());
+    /// Stores a new group. Gives the place for the application's states.
+    pub(crate) fn begin(&mut self, group: GroupId, meta: &GroupMeta) -> StateStore {
+        let states = self.record(group, Recorder::default());
         self.submit(group, vec![meta_op(meta)], META_TICKET);
+        states
     }
 
-    /// Continues a stored group.
-    pub(crate) fn resume(&mut self, group: GroupId, stored: &Stored) {
-        self.recorders.insert(group, Recorder::after(stored));
+    /// Continues a stored group. `states` has the number of the parts of each state of the application.
+    pub(crate) fn resume(&mut self, group: GroupId, stored: &Stored, states: BTreeMap<u64, u64>) -> StateStore {
+        self.record(group, Recorder::after(stored, states))
+    }
+
+    fn record(&mut self, group: GroupId, recorder: Recorder) -> StateStore {
+        let states = StateStore::new(group, (self.store.bulk_writer(), self.reader()), recorder.leases());
+        self.recorders.insert(group, recorder);
+        states
     }
 
     /// Deletes a group; the reply follows once that is certain.
@@ -142,6 +161,24 @@ impl Disk {
                 repeats.say(Level::ERROR, UNREADABLE, Source::Node(to), text);
             });
             synced.take_read((group, to, items.ok().flatten()));
+        });
+    }
+
+    /// Reads a state for a peer that lacks it.
+    pub(crate) fn read_snapshot_for(
+        &self,
+        group: GroupId,
+        to: NodeId,
+        (from, bytes_max): ((u64, u64), usize),
+        repeats: &Repeats,
+    ) {
+        let (synced, repeats) = (Arc::clone(&self.synced), repeats.clone());
+        self.reads.reader().read_state(group, from, bytes_max, move |read| {
+            let bytes = read.inspect_err(|error| {
+                let text = format_args!("{UNREADABLE}, in a snapshot: {error}");
+                repeats.say(Level::ERROR, UNREADABLE, Source::Node(to), text);
+            });
+            synced.take_snapshot_read((group, to, from, bytes.ok()));
         });
     }
 
@@ -193,6 +230,10 @@ impl Disk {
         std::mem::take(&mut *self.synced.reads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn take_snapshot_reads(&self) -> Vec<SnapshotReadFor> {
+        std::mem::take(&mut *self.synced.snapshot_reads.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Writes the submitted operations, and releases the data directory. Waits for the disk.
     pub(crate) fn close(self) {
         self.reads.close();
@@ -231,11 +272,15 @@ impl Driver {
             }
             Err(error) => return self.disk_failed(&error),
         }
-        for (group, to, items) in disk.take_reads() {
+        let results = disk.take_reads().into_iter().map(|(group, to, items)| (group, Input::ResultRead { to, items }));
+        let states = disk.take_snapshot_reads().into_iter();
+        let states =
+            states.map(|(group, to, (id, offset), part)| (group, Input::SnapshotRead { to, id, offset, part }));
+        for (group, input) in results.chain(states) {
             match self.groups.get_mut(&group) {
-                Some(run) => run.machine.handle(now, Input::ResultRead { to, items }),
+                Some(run) => run.machine.handle(now, input),
                 None => {
-                    self.handle_closed(group, Input::ResultRead { to, items });
+                    self.handle_closed(group, input);
                 }
             }
         }

@@ -43,6 +43,11 @@ impl Driver {
                     disk.read_for(group, to, (from, bytes_max), &self.links.repeats);
                 }
             }
+            Effect::ReadSnapshot(to, from, bytes_max) => {
+                if let Some(disk) = &self.disk {
+                    disk.read_snapshot_for(group, to, (from, bytes_max), &self.links.repeats);
+                }
+            }
             Effect::Send(_) | Effect::Ended => {}
             Effect::Installed(view) => self.installed(group, &view),
         }

@@ -1,11 +1,12 @@
 //! The mailbox of the driver: for the links, and for the users of the node and its groups.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloudy_proto::wire::ReportedSeed;
-use cloudy_proto::{GroupId, MessageId, NodeId, Outcome, Parameters, Request, Status, Stored, StoredError};
+use cloudy_proto::{GroupId, Index, MessageId, NodeId, Outcome, Parameters, Request, Status, Stored, StoredError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::cluster_keys::ClusterKeys;
@@ -15,6 +16,7 @@ use crate::driver::disk::ForgetReply;
 use crate::driver::openings::OpenName;
 use crate::error::{CreateGroupError, RevokeError, SetKeysError};
 use crate::group::GroupConfig;
+use crate::group::saved::Saved;
 use crate::group::shared::Shared;
 use crate::health::{CloseReason, Health};
 use crate::link::{LinkMail, Traffic};
@@ -31,6 +33,8 @@ pub(crate) struct ResumedGroup {
     pub(crate) id: GroupId,
     pub(crate) meta: GroupMeta,
     pub(crate) stored: Stored,
+    /// The application's states in the store, with the number of the parts of each.
+    pub(crate) states: BTreeMap<u64, u64>,
 }
 
 /// A command of a user.
@@ -79,6 +83,12 @@ pub(crate) enum Command {
     Request {
         group: GroupId,
         request: Request,
+    },
+    /// The application's state after an index.
+    Saved {
+        group: GroupId,
+        index: Index,
+        saved: Saved,
     },
     Outcome {
         group: GroupId,

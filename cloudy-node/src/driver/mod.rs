@@ -249,6 +249,9 @@ impl Driver {
         // The last frames of a group are sent before its streams are closed.
         let ends = effects.iter().any(|effect| matches!(effect, Effect::Ended));
         effects.drain(..).for_each(|effect| self.carry_out(id, effect));
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.taken = None;
+        }
         if ends {
             self.ended(id);
         }

@@ -15,6 +15,7 @@ use tracing::Level;
 
 use crate::driver::attempt::{NotJoined, Stage};
 use crate::driver::creation::CreationEvent;
+use crate::group::saved::Saved;
 use crate::group::shared::{Divergence, EndReason, Shared, State};
 use crate::repeats::{Repeats, Source};
 
@@ -57,6 +58,8 @@ pub(crate) struct GroupRun {
     leaves: bool,
     /// The cost of the first payload that expires, as the machine knows it.
     waits_cost: Option<u64>,
+    /// A snapshot that the application took: it is kept until the records are output that may name it.
+    pub(crate) taken: Option<Saved>,
 }
 
 /// An effect of a turn's outputs on the node.
@@ -65,6 +68,8 @@ pub(crate) enum Effect {
     Persist(u64, Vec<Record>),
     /// Read for a peer from a position on, up to a number of bytes.
     Read(NodeId, Position, usize),
+    /// Read for a peer a state, given by its id, from an offset on, up to a number of bytes.
+    ReadSnapshot(NodeId, (u64, u64), usize),
     Referred(NodeId, Vec<SocketAddr>),
     Installed(Arc<View>),
     Ended,
@@ -98,6 +103,7 @@ impl GroupRun {
             repeats,
             leaves: false,
             waits_cost: None,
+            taken: None,
         }
     }
 
@@ -210,6 +216,9 @@ impl GroupRun {
                 }
                 Output::Persist { ticket, records } => effects.push(Effect::Persist(ticket, records)),
                 Output::ReadResult { to, from, bytes_max } => effects.push(Effect::Read(to, from, bytes_max)),
+                Output::ReadSnapshot { to, id, offset, bytes_max } => {
+                    effects.push(Effect::ReadSnapshot(to, (id, offset), bytes_max));
+                }
                 Output::Approved(_) | Output::Deliver(_) | Output::Restore { .. } | Output::Resumed { .. } => {
                     local.push(output);
                 }
@@ -233,7 +242,9 @@ impl GroupRun {
             state.stats.on_output(&output, now);
             match output {
                 Output::Approved(approval) => state.approve(approval),
-                Output::Restore { index, state: snapshot, view } => state.restore(index, snapshot, view),
+                Output::Restore { index, state: snapshot, view } => {
+                    state.restore(index, Saved::of(snapshot, self.shared.states()), view);
+                }
                 Output::Resumed { after, view } => state.feed.begin_after(after, view),
                 Output::Deliver(item) => state.feed.push(item),
                 Output::Event(event) => {
@@ -241,7 +252,7 @@ impl GroupRun {
                     state.happen(&event);
                 }
                 Output::Send { .. } | Output::CloseLink { .. } | Output::Redial { .. } => {}
-                Output::Persist { .. } | Output::ReadResult { .. } => {}
+                Output::Persist { .. } | Output::ReadResult { .. } | Output::ReadSnapshot { .. } => {}
             }
         }
         drop(state);

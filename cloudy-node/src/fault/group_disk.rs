@@ -1,14 +1,16 @@
 //! The records of one group in a real store on a disk that fails, without concurrency: for simulators.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, channel};
 
+use bytes::Bytes;
 use cloudy_proto::{GroupId, NodeId, Record, Stored};
 use thiserror::Error;
 
 use super::disk::{CrashCounters, DiskFault, FaultDisk};
 use crate::storage::{
-    Completion, GroupMeta, Op, OpenStoreError, ReadGroupError, Recorder, Store, StoreError, SubmitError, meta_op,
-    read_group,
+    Completion, GroupMeta, Op, OpenStoreError, ReadGroupError, Recorder, Store, StoreError, SubmitError, check_state,
+    meta_op, put_part, read_group, stored_states,
 };
 
 /// The records of a `Disk` group's machine, in the store that nodes use, on a [`FaultDisk`].
@@ -78,6 +80,14 @@ impl GroupDisk {
         self.submit(ops)
     }
 
+    /// Stores a state of the application, given by its id, in these parts, and syncs.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn put_state(&mut self, id: u64, parts: &BTreeMap<u64, Bytes>) -> Result<(), GroupDiskError> {
+        self.submit(parts.iter().map(|(offset, part)| put_part(id, *offset, part.clone())).collect())
+    }
+
     fn submit(&mut self, ops: Vec<Op>) -> Result<(), GroupDiskError> {
         self.ticket += 1;
         self.store.submit(self.group, ops, self.ticket)?;
@@ -144,7 +154,11 @@ impl GroupDisk {
         let (sender, completions) = channel();
         let store = Store::open_on(disk.clone(), move |completion| drop(sender.send(completion)))?;
         let stored = read_group(&store, self.group)?.map(|(_, stored)| stored);
-        let recorder = stored.as_ref().map(Recorder::after).unwrap_or_default();
+        let states = stored_states(&store, self.group)?;
+        let recorder = stored.as_ref().map(|stored| Recorder::after(stored, states)).unwrap_or_default();
+        if let Some(snapshot) = stored.as_ref().and_then(Stored::snapshot) {
+            check_state(&store, self.group, &snapshot.state)?;
+        }
         Ok((Self { group: self.group, disk, store, completions, recorder, ticket: 0 }, stored))
     }
 }

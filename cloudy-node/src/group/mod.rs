@@ -7,6 +7,7 @@ pub(crate) mod expiring;
 pub(crate) mod feed;
 mod outbox;
 mod receipt;
+pub(crate) mod saved;
 pub(crate) mod shared;
 #[cfg(feature = "admin")]
 pub(crate) mod stats;

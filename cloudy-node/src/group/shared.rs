@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use cloudy_proto::wire::CommandError;
 use cloudy_proto::{
     Approval, Checkpoint, Durability, Event, FinalOutcomes, GroupId, Incarnation, Index, InstalledView, LogIndex,
@@ -19,8 +18,9 @@ use crate::group::approvals::Approvals;
 use crate::group::expiring::Expiring;
 use crate::group::feed::{EventLog, Feed};
 use crate::group::outbox::Outbox;
+use crate::group::saved::Saved;
 use crate::health::{CloseReason, NodeFailure};
-use crate::storage::{ResultReader, StoreError};
+use crate::storage::{ResultReader, StateStore, StoreError};
 
 /// The reason for which a group does not continue at this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,7 +136,7 @@ pub(crate) struct State {
     /// The last index of the final result.
     pub(crate) final_index: Option<Index>,
     /// The newest snapshot here, and the last index that it covers.
-    pub(crate) restored: Option<(Index, Bytes)>,
+    pub(crate) restored: Option<(Index, Saved)>,
     pub(crate) ended: Option<EndReason>,
     /// The outcomes of all broadcasts, once the result is final.
     pub(crate) final_outcomes: Option<FinalOutcomes>,
@@ -165,6 +165,8 @@ pub(crate) struct Shared {
     pub(crate) observes: bool,
     /// `Disk`: the reader of the stored result.
     stored: OnceLock<ResultReader>,
+    /// `Disk`: the application's states.
+    states: OnceLock<StateStore>,
     state: Mutex<State>,
     /// Notified when the result, a receipt or the close changes.
     pub(crate) moved: Arc<Notify>,
@@ -184,6 +186,7 @@ impl Shared {
             creator,
             observes: false,
             stored: OnceLock::new(),
+            states: OnceLock::new(),
             state: Mutex::new(State {
                 outbox: outbox(parameters, config.outbox_bytes_max),
                 expiring: Expiring::default(),
@@ -213,10 +216,15 @@ impl Shared {
         }
     }
 
-    /// `Disk`: sets the reader for entries that memory does not retain.
-    pub(crate) fn read_from(&self, reader: ResultReader) {
+    /// `Disk`: sets the reader for entries that memory does not retain, and the application's states.
+    pub(crate) fn read_from(&self, reader: ResultReader, states: StateStore) {
         // A group is stored in one place only.
         let _ = self.stored.set(reader);
+        let _ = self.states.set(states);
+    }
+
+    pub(crate) fn states(&self) -> Option<&StateStore> {
+        self.states.get()
     }
 
     pub(crate) fn stored(&self) -> Option<&ResultReader> {
@@ -270,13 +278,13 @@ impl State {
         self.leaving && self.approved >= self.outbox.last()
     }
 
-    pub(crate) fn restore(&mut self, index: Index, snapshot: Bytes, view: Option<InstalledView>) {
+    pub(crate) fn restore(&mut self, index: Index, snapshot: Option<Saved>, view: Option<InstalledView>) {
         self.feed.begin_after(index, view);
-        self.restored = Some((index, snapshot));
+        self.restored = snapshot.map(|snapshot| (index, snapshot));
     }
 
     /// This node's application took a snapshot.
-    pub(crate) fn saved(&mut self, index: Index, snapshot: Bytes) {
+    pub(crate) fn saved(&mut self, index: Index, snapshot: Saved) {
         self.restored = Some((index, snapshot));
     }
 

@@ -20,6 +20,7 @@ pub use ready::ReadyError;
 use crate::driver::{Command, Mailbox};
 use crate::group::expiring::Turn;
 use crate::group::feed::Cursor;
+use crate::group::saved::Saved;
 use crate::group::shared::{Shared, State, wait_until};
 use crate::group::{Approved, EndReason, Events, Receipt};
 
@@ -342,6 +343,11 @@ impl Group {
     /// [`Event::Final`](cloudy_proto::Event::Final).
     pub fn report(&self, report: Bytes) {
         self.request(Request::Report(report));
+    }
+
+    /// Hands over the application's state after an index.
+    pub(crate) fn save(&self, index: Index, saved: Saved) {
+        self.mailbox.post(Command::Saved { group: self.shared.id, index, saved });
     }
 
     pub(crate) fn request(&self, request: Request) {

@@ -7,7 +7,7 @@ use crate::driver::{Command, ResumedGroup};
 use crate::handle::Group;
 use crate::health::Health;
 use crate::node::{Node, StartError};
-use crate::storage::{DataDir, ReadGroupError, read_group};
+use crate::storage::{DataDir, ReadGroupError, read_group, stored_states};
 
 /// The thread that writes to the data directory.
 const STORE_WRITER: &str = "storage writer";
@@ -30,7 +30,10 @@ pub(super) async fn open_store(data_dir: DataDir, health: Health) -> Result<(Dis
         let mut begun = Vec::new();
         for id in groups {
             match read_group(&store, id)? {
-                Some((meta, read)) => stored.push(ResumedGroup { id, meta, stored: read }),
+                Some((meta, read)) => {
+                    let states = stored_states(&store, id)?;
+                    stored.push(ResumedGroup { id, meta, stored: read, states });
+                }
                 None => begun.push(id),
             }
         }

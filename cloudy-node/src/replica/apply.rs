@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use cloudy_proto::slot::payload_slices;
-use cloudy_proto::{Entry, Index, InstalledView, MessageId, NodeId, Position, Request, Seq, ViewId};
+use cloudy_proto::{Entry, Index, InstalledView, MessageId, NodeId, Position, Seq, ViewId};
 use futures_core::Stream;
 
 use super::envelope::{self, Envelope, Vote};
 use super::error::ReplicaError;
-use super::snapshot::{self, Members, Taken};
+use super::snapshot::{self, Members, Taken, Target};
 use super::votes::{Verdict, Votes};
 use super::{Applied, Core, Inner, MembersChanged, StateMachine};
 use crate::group::{Approved, ApprovedError, ApprovedItem, EndReason};
@@ -77,8 +77,8 @@ pub(super) async fn restored_after<S: StateMachine>(
     index: Index,
 ) -> Result<Option<Core<S>>, ReplicaError> {
     let restored = group.shared.lock().restored.clone();
-    let Some((at, bytes)) = restored.filter(|(at, _)| *at > index) else { return Ok(None) };
-    let restore = blocking("restore", at, move || snapshot::restore(at, &bytes));
+    let Some((at, saved)) = restored.filter(|(at, _)| *at > index) else { return Ok(None) };
+    let restore = blocking("restore", at, move || snapshot::restore(at, saved.reader()));
     restore.await?.map(Some).map_err(|error| ReplicaError::Restore { index: at, reason: error.to_string() })
 }
 
@@ -187,8 +187,13 @@ impl<S: StateMachine> Applier<'_, S> {
             self.keep(kept);
         }
         let (inner, index) = (Arc::clone(self.inner), *self.inner.applied.borrow());
-        let bytes_max = inner.config.snapshot_bytes_max;
-        let taken = blocking("snapshot", index, move || snapshot::take(&inner.core.blocking_read(), bytes_max)).await?;
+        let take = move || {
+            let bytes_max = inner.config.memory_snapshot_bytes_max.min(snapshot::MEMORY_BYTES_MAX);
+            let in_memory = Target::Memory { bytes_max };
+            let target = inner.group.shared.states().map_or(in_memory, Target::Disk);
+            snapshot::take(&inner.core.blocking_read(), target)
+        };
+        let taken = blocking("snapshot", index, take).await?;
         match taken {
             Ok(taken) => {
                 let vote = Vote { index, digest: taken.digest };
@@ -233,11 +238,11 @@ impl<S: StateMachine> Applier<'_, S> {
 
     /// Hands a snapshot to the node, which gives it to members that need it.
     fn keep(&self, taken: Taken) {
-        let Taken { index, bytes, .. } = taken;
-        match bytes {
-            Ok(state) => {
-                self.inner.group.shared.lock().saved(index, state.clone());
-                self.inner.group.request(Request::Snapshot { index, state });
+        let Taken { index, saved, .. } = taken;
+        match saved {
+            Ok(saved) => {
+                self.inner.group.shared.lock().saved(index, saved.clone());
+                self.inner.group.save(index, saved);
                 let mut reports = self.inner.reports();
                 (reports.snapshot, reports.snapshot_error) = (Some(index), None);
             }

@@ -110,6 +110,16 @@ pub enum ReadGroupError {
         /// The contradiction.
         cause: StoredError,
     },
+    /// The application's snapshot is not what it was.
+    #[error(
+        "the snapshot of group {group} is damaged at offset {offset}: restore the data directory from a backup that is not older than its last run, or start with a new one and let the node join again"
+    )]
+    Snapshot {
+        /// The group of the snapshot.
+        group: GroupId,
+        /// The end of the part that could be read.
+        offset: u64,
+    },
 }
 
 /// The reason for which a store cannot be opened. Stored records are unchanged.

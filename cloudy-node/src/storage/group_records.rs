@@ -12,6 +12,7 @@
 //! Log     0, position         committed commands
 //!         1, position         the voter's log
 //! Views   view                a view, and the index that it begins before
+//! Snapshots id, offset        a part of a state of the application
 //! ```
 //!
 //! Numbers in keys are big-endian, so that the order of keys is the order of things; numbers in values are
@@ -20,15 +21,18 @@
 //! Of the slots and the result what comes before the beginning of the result is not read, and goes a few records
 //! at a time, so that nothing waits for it.
 
+use std::collections::BTreeMap;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cloudy_proto::slot::{Batch, Slot, check_body};
 use cloudy_proto::wire::ConsensusEntry;
 use cloudy_proto::{
-    ConsensusId, Incarnation, Index, InstalledView, LogIndex, NodeId, Rank, Record, Round, Seq, Stored, StoredBase,
-    StoredBody, StoredEntry, ViewId, Vote,
+    ConsensusId, Incarnation, Index, InstalledView, LogIndex, NodeId, Rank, Record, Round, Seq, SnapshotState, Stored,
+    StoredBase, StoredBody, StoredEntry, StoredSnapshot, ViewId, Vote,
 };
 use serde::{Deserialize, Serialize};
 
+use super::kept_states::{KeptStates, Leases};
 use super::op::{Op, Table, Value};
 
 pub(super) const GROUP_KEY: &[u8] = b"group";
@@ -82,12 +86,24 @@ pub(crate) struct Recorder {
     voter: ConsensusId,
     /// The first needed entry and slot of the result: earlier ones are deleted.
     begins: Option<(Vec<u8>, Vec<u8>)>,
+    states: KeptStates,
 }
 
 impl Recorder {
     /// A recorder that continues after the stored records of an earlier process.
-    pub(crate) fn after(stored: &Stored) -> Self {
-        Self { voter: stored.voter(), begins: stored.begins().map(first_keys) }
+    /// `states` has the number of the parts of each stored state.
+    pub(crate) fn after(stored: &Stored, states: BTreeMap<u64, u64>) -> Self {
+        let current = stored.snapshot().and_then(|snapshot| parts_of(&snapshot.state));
+        Self {
+            voter: stored.voter(),
+            begins: stored.begins().map(first_keys),
+            states: KeptStates::after(states, current),
+        }
+    }
+
+    /// The states that are written and read beside the records.
+    pub(crate) fn leases(&self) -> Leases {
+        self.states.leases()
     }
 
     /// The operations that store records.
@@ -96,9 +112,10 @@ impl Recorder {
         records.into_iter().for_each(|record| self.put(record, &mut ops));
         if let Some((first, slot)) = &self.begins {
             let count_max = DELETED_MIN + 2 * ops.len();
-            ops.push(Op::DeleteFirst { table: Table::Result, to: first.clone(), count_max });
-            ops.push(Op::DeleteFirst { table: Table::Slots, to: slot.clone(), count_max });
+            let delete = |table, to: &Vec<u8>| Op::DeleteFirst { table, from: Vec::new(), to: to.clone(), count_max };
+            ops.extend([delete(Table::Result, first), delete(Table::Slots, slot)]);
         }
+        ops.extend(self.states.next_deleted().map(|(id, count_max)| delete_parts(id, count_max)));
         ops
     }
 
@@ -145,9 +162,10 @@ impl Recorder {
                 ops.push(put(Table::Result, result_key(entry.first_index), encode_entry(&entry)));
             }
             Record::View(view) => ops.push(put_view(&view)),
-            Record::Snapshot(snapshot) => {
-                self.begin_at(&snapshot.begins, ops);
-                ops.push(put(Table::Meta, SNAPSHOT_KEY.to_vec(), encoded(&snapshot)));
+            Record::Snapshot(snapshot) => self.put_snapshot(&snapshot, ops),
+            Record::SnapshotPart { id, offset, part } => {
+                self.states.on_part(id);
+                ops.push(put_part(id, offset, part));
             }
             Record::Begin(base) => {
                 self.begin_at(&base, ops);
@@ -171,6 +189,12 @@ impl Recorder {
 }
 
 impl Recorder {
+    fn put_snapshot(&mut self, snapshot: &StoredSnapshot, ops: &mut Vec<Op>) {
+        self.begin_at(&snapshot.begins, ops);
+        self.states.on_snapshot(parts_of(&snapshot.state));
+        ops.push(put(Table::Meta, SNAPSHOT_KEY.to_vec(), encoded(snapshot)));
+    }
+
     fn begin_at(&mut self, base: &StoredBase, ops: &mut Vec<Op>) {
         self.begins = Some(first_keys(base));
         ops.push(delete_checkpoints(Index(0), base.index().next()));
@@ -180,6 +204,35 @@ impl Recorder {
             ops.push(put_view(view));
         }
     }
+}
+
+/// The id of the parts of a state.
+fn parts_of(state: &SnapshotState) -> Option<u64> {
+    match state {
+        SnapshotState::Parts(parts) => Some(parts.id),
+        SnapshotState::Here(_) => None,
+    }
+}
+
+/// The operation that stores a part of a state.
+pub(crate) fn put_part(id: u64, offset: u64, part: Bytes) -> Op {
+    put(Table::Snapshots, part_key(id, offset), part)
+}
+
+/// The operation that deletes the first parts of a state.
+fn delete_parts(id: u64, count_max: usize) -> Op {
+    let to = [&part_key(id, u64::MAX)[..], &[0]].concat();
+    Op::DeleteFirst { table: Table::Snapshots, from: part_key(id, 0), to, count_max }
+}
+
+pub(super) fn part_key(id: u64, offset: u64) -> Vec<u8> {
+    [id.to_be_bytes(), offset.to_be_bytes()].concat()
+}
+
+/// The id and the offset in the key of a part.
+pub(super) fn decode_part_key(mut key: &[u8]) -> Option<(u64, u64)> {
+    let (id, offset) = (key.try_get_u64().ok()?, key.try_get_u64().ok()?);
+    key.is_empty().then_some((id, offset))
 }
 
 fn put_view(view: &InstalledView) -> Op {
@@ -229,6 +282,7 @@ pub(super) fn decode(table: Table, key: &[u8], value: Bytes) -> Option<Record> {
         Table::Slots => decode_slot(key, value),
         Table::Result => decode_entry(key, value).map(Record::Entry),
         Table::Views => decode_view(key, &value).map(Record::View),
+        Table::Snapshots => decode_part_key(key).map(|(id, offset)| Record::SnapshotPart { id, offset, part: value }),
     }
 }
 

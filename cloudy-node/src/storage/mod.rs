@@ -25,12 +25,14 @@
 //!
 //! Two processes never use one directory: the second gets [`DataDirError::InUse`].
 
+mod bulk;
 mod data_dir;
 mod data_files;
 mod error;
 mod forgotten;
 mod group_reads;
 mod group_records;
+mod kept_states;
 mod node_key_file;
 mod op;
 mod overlay;
@@ -38,6 +40,7 @@ mod packs;
 mod read_only;
 mod record;
 mod result_reads;
+mod states;
 mod store;
 mod verify;
 mod writer;
@@ -48,11 +51,14 @@ pub(crate) use data_dir::{DATA_FILES, DATABASE_FILE, DRAFT_FILE};
 pub use error::SubmitError;
 pub use error::{DataDirError, OpenStoreError, ReadGroupError, StoreError};
 pub(crate) use group_reads::read_group;
+#[cfg(feature = "fault")]
+pub(crate) use group_records::put_part;
 pub(crate) use group_records::{GroupMeta, Recorder, is_of_log, meta_op};
 pub use op::Table;
 pub(crate) use op::{Op, STORE_BACKLOG_BYTES_MAX};
 pub(crate) use read_only::ReadOnlyDir;
-pub(crate) use result_reads::{Part, ResultReader, ResultReads, last_index, read_part};
+pub(crate) use result_reads::{Part, ResultReader, ResultReads, check_state, last_index, read_part, stored_states};
+pub(crate) use states::{StateStore, StoredState};
 pub use store::STORE_CACHE_BYTES;
 pub(crate) use store::Store;
 pub use verify::Damage;

@@ -31,15 +31,18 @@ pub enum Table {
     Checkpoints,
     /// The views of the result.
     Views,
+    /// The parts of applications' states.
+    Snapshots,
 }
 
 impl Table {
     /// All tables, ordered by their numbers.
-    pub const ALL: [Self; 6] = [Self::Meta, Self::Log, Self::Slots, Self::Result, Self::Checkpoints, Self::Views];
+    pub const ALL: [Self; 7] =
+        [Self::Meta, Self::Log, Self::Slots, Self::Result, Self::Checkpoints, Self::Views, Self::Snapshots];
 
     /// Whether its records are many and large, and are deleted in about the order in which they were stored.
     pub(super) fn is_bulk(self) -> bool {
-        matches!(self, Self::Slots | Self::Result)
+        matches!(self, Self::Slots | Self::Result | Self::Snapshots)
     }
 
     /// The number of a table on disk, which never changes.
@@ -51,6 +54,7 @@ impl Table {
             Self::Result => 4,
             Self::Checkpoints => 5,
             Self::Views => 6,
+            Self::Snapshots => 7,
         }
     }
 }
@@ -64,6 +68,7 @@ impl fmt::Display for Table {
             Self::Result => "result",
             Self::Checkpoints => "checkpoints",
             Self::Views => "views",
+            Self::Snapshots => "snapshots",
         })
     }
 }
@@ -125,10 +130,12 @@ pub(crate) enum Op {
     /// Deletes all records of the group for good: they are not read once this is completed, and are deleted in bounded
     /// pieces beside later work, also after a restart. No other operation of the group may follow.
     Forget,
-    /// Deletes the first records of a table: a bounded piece of work, however many there are.
+    /// Deletes the first records of a range: a bounded piece of work, however many there are.
     DeleteFirst {
         /// The table.
         table: Table,
+        /// The first key, up to [`KEY_BYTES_MAX`]; empty for the beginning of the table.
+        from: Vec<u8>,
         /// The key before which records are deleted, up to [`KEY_BYTES_MAX`].
         to: Vec<u8>,
         /// Maximum number of deleted records.
@@ -142,7 +149,7 @@ impl Op {
             + match self {
                 Self::Put { key, value, .. } => key.len() + value.len(),
                 Self::DeleteRange { from, to, .. } => from.len() + to.len(),
-                Self::DeleteFirst { to, .. } => to.len(),
+                Self::DeleteFirst { from, to, .. } => from.len() + to.len(),
                 Self::Forget => 0,
             }
     }
@@ -161,6 +168,14 @@ pub(crate) struct Record {
 pub(super) struct Submission {
     pub(super) group: GroupId,
     pub(super) ops: Vec<Op>,
-    pub(super) ticket: u64,
+    /// None if its group is not told of it.
+    pub(super) ticket: Option<u64>,
     pub(super) cost_bytes: usize,
+}
+
+impl Submission {
+    pub(super) fn new(group: GroupId, ops: Vec<Op>, ticket: Option<u64>) -> Self {
+        let cost_bytes = size_of::<Self>() + ops.iter().map(Op::cost_bytes).sum::<usize>();
+        Self { group, ops, ticket, cost_bytes }
+    }
 }

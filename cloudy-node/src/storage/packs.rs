@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cloudy records       group, table, key ─► checksum, the value, or pack, offset and length
-//! cloudy packs         pack, offset      ─► a piece of the values of one group in one transaction, one after the other
+//! cloudy packs         pack, offset      ─► a piece of the values of one group in one transaction
 //! cloudy packs' gone   pack              ─► how many of its values are deleted, if some are and some are not
 //! ```
 //!
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use cloudy_proto::GroupId;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
-use super::op::{Op, Submission, VALUE_BYTES_MAX, Value};
+use super::op::{Op, Submission, Table, VALUE_BYTES_MAX, Value};
 use super::record::{self, Place};
 
 /// The pieces of packs, by pack and offset.
@@ -38,28 +38,35 @@ const PAGE_EIGHTHS_MIN: usize = 7;
 
 /// The values of tables that are deleted in the order in which they were stored, so that a pack does not remain for one
 /// of its values.
-pub(super) fn packed(op: &Op) -> Option<&Value> {
+pub(super) fn packed(op: &Op) -> Option<(Table, &Value)> {
     match op {
-        Op::Put { table, value, .. } if table.is_bulk() && value.len() >= PACKED_BYTES_MIN => Some(value),
+        Op::Put { table, value, .. } if table.is_bulk() && value.len() >= PACKED_BYTES_MIN => Some((*table, value)),
         _ => None,
     }
 }
 
-/// The positions of a batch's bulk values: for each group in the order of its operations.
-pub(super) struct Places(BTreeMap<GroupId, std::vec::IntoIter<Place>>);
+/// A pack has values that are deleted at about the same time: of one group, and either of states or of the result.
+type PackKey = (GroupId, bool);
+
+fn pack_key(group: GroupId, table: Table) -> PackKey {
+    (group, table == Table::Snapshots)
+}
+
+/// The positions of a batch's bulk values: for each pack in the order of its operations.
+pub(super) struct Places(BTreeMap<PackKey, std::vec::IntoIter<Place>>);
 
 impl Places {
-    pub(super) fn next(&mut self, group: GroupId) -> Option<Place> {
-        self.0.get_mut(&group)?.next()
+    pub(super) fn next(&mut self, group: GroupId, table: Table) -> Option<Place> {
+        self.0.get_mut(&pack_key(group, table))?.next()
     }
 }
 
-/// Writes the bulk values of a batch: one pack for each group that has some, because groups are forgotten one by one.
+/// Writes the bulk values of a batch: a pack of its own for each group, because groups are forgotten one by one.
 pub(super) fn store(transaction: &WriteTransaction, batch: &[Submission]) -> Result<Places, redb::Error> {
-    let mut values: BTreeMap<GroupId, Vec<&Value>> = BTreeMap::new();
+    let mut values: BTreeMap<PackKey, Vec<&Value>> = BTreeMap::new();
     for submission in batch {
-        for value in submission.ops.iter().filter_map(packed) {
-            values.entry(submission.group).or_default().push(value);
+        for (table, value) in submission.ops.iter().filter_map(packed) {
+            values.entry(pack_key(submission.group, table)).or_default().push(value);
         }
     }
     let mut places = BTreeMap::new();
@@ -69,9 +76,9 @@ pub(super) fn store(transaction: &WriteTransaction, batch: &[Submission]) -> Res
     let mut packs = transaction.open_table(PACKS)?;
     // A pack that is gone has no references, so its number is free.
     let first = packs.last()?.map_or(0, |(last, _)| last.value().0 + 1);
-    for (pack, (group, values)) in (first..).zip(values) {
+    for (pack, (key, values)) in (first..).zip(values) {
         store_pack(&mut packs, pack, &values)?;
-        places.insert(group, places_of(pack, &values).into_iter());
+        places.insert(key, places_of(pack, &values).into_iter());
     }
     Ok(Places(places))
 }

@@ -6,13 +6,18 @@ use std::ops::Bound;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use bytes::{Buf, Bytes, BytesMut};
 use cloudy_proto::slot::Batch;
 use cloudy_proto::{
-    ApprovedItem, Entry, GroupId, Index, InstalledView, Position, Rank, Record, Round, StoredEntry, ViewId,
+    ApprovedItem, Entry, GroupId, Index, InstalledView, Position, Rank, Record, Round, SnapshotState, StateParts,
+    StoredEntry, ViewId,
 };
+use xxhash_rust::xxh3::Xxh3;
 
 use super::error::ReadGroupError;
-use super::group_records::{decode_entry, decode_slot, decode_view, result_key, slot_key, view_key};
+use super::group_records::{
+    decode_entry, decode_part_key, decode_slot, decode_view, part_key, result_key, slot_key, view_key,
+};
 use super::op::Table;
 use super::store::Store;
 use crate::health::Health;
@@ -24,9 +29,14 @@ pub(crate) type Part = Option<Vec<ApprovedItem>>;
 /// Views that are read at once, in bytes.
 const VIEWS_BYTES: usize = 16 << 10;
 
+/// Bytes of a state that are read at once to verify it.
+const STATE_BYTES: usize = 1 << 20;
+
 type Answer = Box<dyn FnOnce(Result<Part, ReadGroupError>) + Send>;
+type StateAnswer = Box<dyn FnOnce(Result<Bytes, ReadGroupError>) + Send>;
 
 enum Wanted {
+    State { group: GroupId, from: (u64, u64), bytes_max: usize, answer: StateAnswer },
     Part { group: GroupId, from: Position, bytes_max: usize, answer: Answer },
     End,
 }
@@ -54,6 +64,19 @@ impl ResultReader {
         // The thread may have ended.
         let _ = self.0.send(Wanted::Part { group, from, bytes_max, answer: Box::new(answer) });
     }
+
+    /// Reads the parts of a state, given by its id, from an offset on: up to `bytes_max`, none if nothing is stored there.
+    /// The answer as in [`read`](Self::read).
+    pub(crate) fn read_state(
+        &self,
+        group: GroupId,
+        from: (u64, u64),
+        bytes_max: usize,
+        answer: impl FnOnce(Result<Bytes, ReadGroupError>) + Send + 'static,
+    ) {
+        // The thread may have ended.
+        let _ = self.0.send(Wanted::State { group, from, bytes_max, answer: Box::new(answer) });
+    }
 }
 
 impl ResultReads {
@@ -63,9 +86,17 @@ impl ResultReads {
         let (wanted, next) = mpsc::channel();
         let thread = std::thread::Builder::new().name("cloudy-read".to_owned()).spawn(move || {
             health.run_blocking("storage reader", || {
-                while let Ok(Wanted::Part { group, from, bytes_max, answer }) = next.recv() {
+                while let Ok(wanted) = next.recv() {
                     health.trip("storage reader");
-                    answer(read_part(&store, group, from, bytes_max));
+                    match wanted {
+                        Wanted::Part { group, from, bytes_max, answer } => {
+                            answer(read_part(&store, group, from, bytes_max));
+                        }
+                        Wanted::State { group, from, bytes_max, answer } => {
+                            answer(read_state(&store, group, from, bytes_max));
+                        }
+                        Wanted::End => break,
+                    }
                 }
             });
         });
@@ -119,6 +150,74 @@ pub(crate) fn read_part(
     }
     let views = views_of(store, group, position, &part)?;
     Ok(position.with_views(part, &views))
+}
+
+/// The bytes of a stored state, given by its id, from an offset on: up to a number of bytes; none if nothing is stored there.
+/// Waits for the disk.
+///
+/// # Errors
+/// What is damaged, or of another version.
+pub(crate) fn read_state(
+    store: &Store,
+    group: GroupId,
+    (id, offset): (u64, u64),
+    bytes_max: usize,
+) -> Result<Bytes, ReadGroupError> {
+    let first = store.last_up_to(group, Table::Snapshots, &part_key(id, offset))?;
+    let Some(first) = first.and_then(|first| Some((decode_part_key(&first.key)?, first.value))) else {
+        return Ok(Bytes::new());
+    };
+    let ((of, at), mut bytes) = first;
+    let skipped = usize::try_from(offset - at.min(offset)).unwrap_or(usize::MAX);
+    if of != id || skipped >= bytes.len() {
+        return Ok(Bytes::new());
+    }
+    bytes.advance(skipped);
+    if bytes.len() < bytes_max {
+        let (mut read, next) = (BytesMut::from(&bytes[..]), offset + bytes.len() as u64);
+        let keys = (Bound::Included(part_key(id, next)), Bound::Included(part_key(id, u64::MAX)));
+        let range = (keys.0.as_ref().map(Vec::as_slice), keys.1.as_ref().map(Vec::as_slice));
+        for record in store.range(group, Table::Snapshots, range, bytes_max - bytes.len())? {
+            if record.key != part_key(id, offset + read.len() as u64) {
+                break;
+            }
+            read.extend_from_slice(&record.value);
+        }
+        bytes = read.freeze();
+    }
+    Ok(bytes.slice(..bytes.len().min(bytes_max)))
+}
+
+/// Verifies that a state is completely stored. Waits for the disk.
+///
+/// # Errors
+/// What is damaged, or of another version; or a part is missing or another one.
+pub(crate) fn check_state(store: &Store, group: GroupId, state: &SnapshotState) -> Result<(), ReadGroupError> {
+    let SnapshotState::Parts(StateParts { id, length, digest }) = *state else { return Ok(()) };
+    let (mut offset, mut hasher) = (0, Xxh3::new());
+    while offset < length {
+        let bytes = read_state(store, group, (id, offset), STATE_BYTES)?;
+        let bytes = bytes.slice(..bytes.len().min(usize::try_from(length - offset).unwrap_or(usize::MAX)));
+        if bytes.is_empty() {
+            return Err(ReadGroupError::Snapshot { group, offset });
+        }
+        hasher.update(&bytes);
+        offset += bytes.len() as u64;
+    }
+    if hasher.digest128() == digest.0 { Ok(()) } else { Err(ReadGroupError::Snapshot { group, offset }) }
+}
+
+/// The stored states of a group: the number of the parts of each. Waits for the disk.
+///
+/// # Errors
+/// What is damaged, or of another version.
+pub(crate) fn stored_states(store: &Store, group: GroupId) -> Result<BTreeMap<u64, u64>, ReadGroupError> {
+    let mut states: BTreeMap<u64, u64> = BTreeMap::new();
+    for key in store.keys(group, Table::Snapshots)? {
+        let foreign = ReadGroupError::Foreign { group, table: Table::Snapshots };
+        *states.entry(decode_part_key(&key).ok_or(foreign)?.0).or_default() += 1;
+    }
+    Ok(states)
 }
 
 /// The last stored index of the result; none if no message is stored.

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use cloudy_proto::GroupId;
 use redb::{Builder, Database, ReadableDatabase, StorageBackend};
 
+use super::bulk::{self, BulkWriter, Gate};
 use super::error::{OpenStoreError, StoreError, SubmitError, guarded, open_error, read_error, write_error};
 use super::forgotten::{self, is_forgotten};
 use super::op::{KEY_BYTES_MAX, Op, Record, STORE_BACKLOG_BYTES_MAX, Submission, Table, VALUE_BYTES_MAX};
@@ -24,6 +25,7 @@ pub const STORE_CACHE_BYTES: usize = 64 << 20;
 /// code they belong on a thread for blocking work. [`submit`](Self::submit) never waits.
 pub(crate) struct Store {
     shared: Arc<Shared>,
+    gate: Gate,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -60,13 +62,19 @@ impl Store {
         mut on_completion: impl FnMut(Completion) + Send + 'static,
         guard: impl FnOnce(&mut dyn FnMut()) + Send + 'static,
     ) -> Result<Self, OpenStoreError> {
-        let shared =
-            Arc::new(Shared { database, queue: Mutex::new(Queue::default()), wake: Condvar::new(), directory });
+        let shared = Arc::new(Shared {
+            database,
+            queue: Mutex::new(Queue::default()),
+            wake: Condvar::new(),
+            written: Condvar::new(),
+            directory,
+        });
         let thread = std::thread::Builder::new().name("cloudy-store".to_owned()).spawn({
             let shared = shared.clone();
             move || guard(&mut || writer::run(&shared, &mut on_completion))
         });
-        Ok(Self { shared, thread: Some(thread.map_err(OpenStoreError::Thread)?) })
+        let gate = Arc::new(Mutex::new(Some(Arc::clone(&shared))));
+        Ok(Self { shared, gate, thread: Some(thread.map_err(OpenStoreError::Thread)?) })
     }
 
     /// Queues operations of a group, to be carried out in order and all or none. Returns at once; a [`Completion`] with
@@ -77,7 +85,7 @@ impl Store {
     /// The reason for which nothing was queued. A failed write is not an error here: the completion has it.
     pub(crate) fn submit(&self, group: GroupId, ops: Vec<Op>, ticket: u64) -> Result<(), SubmitError> {
         ops.iter().try_for_each(check)?;
-        let cost_bytes = size_of::<Submission>() + ops.iter().map(Op::cost_bytes).sum::<usize>();
+        let submission = Submission::new(group, ops, Some(ticket));
         let mut queue = self.shared.queue();
         if queue.ended {
             return Err(SubmitError::Ended);
@@ -85,15 +93,23 @@ impl Store {
         if queue.backlog_bytes >= STORE_BACKLOG_BYTES_MAX {
             return Err(SubmitError::Overloaded { backlog_bytes: queue.backlog_bytes });
         }
-        queue.backlog_bytes += cost_bytes;
+        if submission.ops.iter().any(|op| matches!(op, Op::Forget)) {
+            queue.forgotten.insert(group);
+        } else {
+            queue.forgotten.remove(&group);
+        }
         // The first caller has woken the thread, which takes the whole queue.
-        let is_first = queue.waiting.is_empty();
-        queue.waiting.push(Submission { group, ops, ticket, cost_bytes });
+        let is_first = queue.push(submission);
         drop(queue);
         if is_first {
             self.shared.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Writes large values from threads that may wait.
+    pub(crate) fn bulk_writer(&self) -> BulkWriter {
+        BulkWriter(Arc::clone(&self.gate))
     }
 
     /// Bytes that wait for the disk: keys, values and a fixed cost for each operation and submission. At
@@ -170,6 +186,20 @@ impl Store {
         read.map_err(read_error)?
     }
 
+    /// The keys of a table, in order. Their values are not read.
+    ///
+    /// # Errors
+    /// The database is damaged or cannot be read.
+    pub(crate) fn keys(&self, group: GroupId, table: Table) -> Result<Vec<Vec<u8>>, StoreError> {
+        let Some((from, to)) = record::full_range(group, table, &..) else { return Ok(Vec::new()) };
+        let read = guarded(|| {
+            let records = self.shared.database.begin_read()?.open_table(RECORDS)?;
+            let keys = records.range::<&[u8]>((as_slice(&from), as_slice(&to)))?;
+            keys.map(|entry| Ok(record::key_of(entry?.0.value()).to_vec())).collect()
+        });
+        read.map_err(read_error)
+    }
+
     /// The number of records of a table, and their bytes with their values.
     ///
     /// # Errors
@@ -226,6 +256,8 @@ impl Store {
     fn end(&mut self, stop: Stop) -> Option<JoinHandle<()>> {
         self.shared.queue().stop.get_or_insert(stop);
         self.shared.wake.notify_one();
+        self.shared.written.notify_all();
+        bulk::close(&self.gate);
         self.thread.take()
     }
 }
@@ -249,7 +281,7 @@ fn check(op: &Op) -> Result<(), SubmitError> {
     let (longest_key_bytes, value_bytes) = match op {
         Op::Put { key, value, .. } => (key.len(), value.len()),
         Op::DeleteRange { from, to, .. } => (from.len().max(to.len()), 0),
-        Op::DeleteFirst { to, .. } => (to.len(), 0),
+        Op::DeleteFirst { from, to, .. } => (from.len().max(to.len()), 0),
         Op::Forget => (0, 0),
     };
     if longest_key_bytes > KEY_BYTES_MAX {

@@ -1,6 +1,6 @@
 //! The thread that writes: everything queued, one transaction, one sync, then the completions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -37,6 +37,11 @@ pub(super) struct Queue {
     pub(super) waiting: Vec<Submission>,
     /// Of the submissions that wait and of those being written.
     pub(super) backlog_bytes: usize,
+    /// Number of submissions, and of those that were written or have failed.
+    pub(super) submitted: u64,
+    pub(super) written: u64,
+    /// Groups whose last operation forgets them.
+    pub(super) forgotten: BTreeSet<GroupId>,
     pub(super) stop: Option<Stop>,
     /// The first failure, after which nothing is written.
     pub(super) failed: Option<StoreError>,
@@ -45,6 +50,17 @@ pub(super) struct Queue {
     /// The times of transactions with their syncs.
     #[cfg(feature = "admin")]
     pub(super) syncs: crate::histogram::Histogram,
+}
+
+impl Queue {
+    /// True if nothing else waits: the thread is to be woken.
+    pub(super) fn push(&mut self, submission: Submission) -> bool {
+        self.backlog_bytes += submission.cost_bytes;
+        self.submitted += 1;
+        let is_first = self.waiting.is_empty();
+        self.waiting.push(submission);
+        is_first
+    }
 }
 
 /// The directory of a database.
@@ -60,6 +76,8 @@ pub(super) struct Shared {
     pub(super) database: Database,
     pub(super) queue: Mutex<Queue>,
     pub(super) wake: Condvar,
+    /// Notified after each write, and at the end of the thread.
+    pub(super) written: Condvar,
     #[cfg_attr(not(feature = "next-version"), expect(dead_code, reason = "it holds the lock of the directory"))]
     pub(super) directory: Option<Directory>,
 }
@@ -104,6 +122,7 @@ struct EndMark<'a>(&'a Shared);
 impl Drop for EndMark<'_> {
     fn drop(&mut self) {
         self.0.queue().ended = true;
+        self.0.written.notify_all();
     }
 }
 
@@ -132,18 +151,24 @@ pub(super) fn run(shared: &Shared, mut on_completion: impl FnMut(Completion)) {
         let cost_bytes: usize = batch.iter().map(|submission| submission.cost_bytes).sum();
         let mut covered: BTreeMap<GroupId, u64> = BTreeMap::new();
         for submission in &batch {
-            let ticket = covered.entry(submission.group).or_default();
-            *ticket = submission.ticket.max(*ticket);
+            // A failure is told in any case.
+            if let Some(of) = submission.ticket.or(result.is_err().then_some(0)) {
+                let ticket = covered.entry(submission.group).or_default();
+                *ticket = of.max(*ticket);
+            }
         }
+        let count = batch.len() as u64;
         drop(batch);
         failed = result.clone().err();
         {
             let mut queue = shared.queue();
             queue.backlog_bytes -= cost_bytes;
+            queue.written += count;
             queue.failed.clone_from(&failed);
             #[cfg(feature = "admin")]
             queue.syncs.observe(begun.elapsed(), 1);
         }
+        shared.written.notify_all();
         for (group, ticket) in covered {
             on_completion(Completion { group, ticket, result: result.clone() });
         }
@@ -190,7 +215,7 @@ fn apply(
     match op {
         Op::Put { table, key, value } => {
             let key = record::full_key(group, *table, key);
-            let place = packs::packed(op).and_then(|_| places.next(group));
+            let place = packs::packed(op).and_then(|_| places.next(group, *table));
             let before = records.insert(key.as_slice(), record::sealed(&key, value, place).as_slice())?;
             before.iter().for_each(|before| deleted.note(before.value()));
         }
@@ -202,8 +227,8 @@ fn apply(
         }
         // Marked by the caller.
         Op::Forget => {}
-        Op::DeleteFirst { table, to, count_max } => {
-            let (from, to) = (record::full_key(group, *table, &[]), record::full_key(group, *table, to));
+        Op::DeleteFirst { table, from, to, count_max } => {
+            let (from, to) = (record::full_key(group, *table, from), record::full_key(group, *table, to));
             let next = records.range::<&[u8]>(from.as_slice()..to.as_slice())?.nth(*count_max).transpose()?;
             let to = next.map_or(to, |(key, _)| key.value().to_vec());
             records.retain_in(from.as_slice()..to.as_slice(), &mut delete)?;

@@ -1,5 +1,6 @@
 //! Inputs and outputs of the machine (the contract is at the top of the crate).
 
+mod position;
 mod status;
 
 use core::net::SocketAddr;
@@ -7,17 +8,17 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use crate::command::SessionPlan;
 use crate::digest::Checkpoint;
 use crate::id::{Incarnation, Index, LogIndex, NodeId, Seq, ViewId};
 use crate::slot::Batch;
-use crate::stored::{Record, StoredEntry};
+use crate::stored::{Record, SnapshotState, StoredEntry};
 use crate::time::Time;
 use crate::view::{InstalledView, View};
 use crate::wire::{CommandError, ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
+pub use position::Position;
 pub use status::{
     CannotKeepUp, LeastRing, LeaveWait, MemberStatus, MissingVoters, NoCompleteMember, PendingSlot, Phase, SlowDownEnd,
     StaleDisk, Status, VotesLost, WaitCause, Waiting,
@@ -93,6 +94,17 @@ pub enum Input {
         /// None if the disk does not give it.
         items: Option<Vec<ApprovedItem>>,
     },
+    /// `Disk`: the answer to [`Output::ReadSnapshot`].
+    SnapshotRead {
+        /// The peer that lacks the snapshot.
+        to: NodeId,
+        /// The id of the state's parts.
+        id: u64,
+        /// The offset of the bytes.
+        offset: u64,
+        /// Bytes from there on. None or empty if the disk does not give them.
+        part: Option<Bytes>,
+    },
     /// The time of [`Machine::poll_timeout`](crate::Machine::poll_timeout) has come.
     Timeout,
 }
@@ -135,8 +147,9 @@ pub enum Request {
     Snapshot {
         /// The last index that the state includes.
         index: Index,
-        /// Up to [`SNAPSHOT_BYTES_MAX`](crate::limits::SNAPSHOT_BYTES_MAX).
-        state: Bytes,
+        /// The state. Parts, with `Disk` only, must be synced before, and the driver keeps them until the outputs of this
+        /// input are carried out; afterwards those are needed that [`Record::Snapshot`] names.
+        state: SnapshotState,
     },
     /// The application's report on the final result; it counts once, after [`Event::Final`].
     Report(Bytes),
@@ -185,6 +198,18 @@ pub enum Output {
         /// Maximum bytes of slot bodies, one entry at least.
         bytes_max: usize,
     },
+    /// `Disk`: read bytes of a state that is stored in parts, and input [`Input::SnapshotRead`]: always, once, after any
+    /// time. At most one for each peer is in progress.
+    ReadSnapshot {
+        /// The peer that lacks the snapshot.
+        to: NodeId,
+        /// The id of the state's parts.
+        id: u64,
+        /// Beginning here.
+        offset: u64,
+        /// Maximum number of bytes, one at least.
+        bytes_max: usize,
+    },
     /// Own messages have entered the own result; it precedes their [`Output::Deliver`].
     Approved(Approval),
     /// The result begins here for the application, with a state of another member's application, or of an earlier
@@ -192,8 +217,8 @@ pub enum Output {
     Restore {
         /// The last index that the state includes.
         index: Index,
-        /// The state.
-        state: Bytes,
+        /// The state. Its parts are synced.
+        state: SnapshotState,
         /// The view in force at that index: members that an application knows with the state.
         view: Option<InstalledView>,
     },
@@ -256,67 +281,6 @@ impl ApprovedItem {
             Self::View(view) if position.begins_late() => view.first <= position.next,
             Self::View(view) => view.id() <= position.view,
         }
-    }
-}
-
-/// A place between two items of the result.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// The index of the next message.
-    pub next: Index,
-    /// The last view before it. Zero with a later index than 1: what is read begins there, with the view in force.
-    pub view: ViewId,
-}
-
-impl Position {
-    /// What is read begins at an index: if that is not the first one, with the view that is in force there.
-    #[must_use]
-    pub fn beginning_at(next: Index) -> Self {
-        Self { next: next.max(Index(1)), view: ViewId(0) }
-    }
-
-    /// It begins in the middle of the result.
-    #[must_use]
-    pub fn begins_late(self) -> bool {
-        self.view == ViewId(0) && self.next > Index(1)
-    }
-
-    /// Passes an item that comes next.
-    pub fn pass(&mut self, item: &ApprovedItem) {
-        match item {
-            ApprovedItem::Batch(entry) => *self = Self { next: entry.last_index().next(), view: entry.view },
-            ApprovedItem::View(view) => self.view = view.id(),
-        }
-    }
-
-    /// Entries that follow it without a gap, with the views that begin among them and right after them. None if one of those is not among the
-    /// known ones, which are in order.
-    #[must_use]
-    pub fn with_views(self, entries: Vec<Entry>, views: &[InstalledView]) -> Option<Vec<ApprovedItem>> {
-        let mut items = Vec::with_capacity(entries.len() + 1);
-        let mut next = self.next;
-        let known = |id: ViewId| views.binary_search_by_key(&id, InstalledView::id).ok().map(|at| &views[at]);
-        if entries.is_empty() && self.begins_late() {
-            return Some(items);
-        }
-        let mut last = match entries.first() {
-            // The view in force comes first.
-            Some(first) if self.begins_late() => ViewId(first.view.0.checked_sub(1)?),
-            _ => self.view,
-        };
-        for entry in entries {
-            while last < entry.view {
-                last = last.next();
-                items.push(ApprovedItem::View(known(last)?.clone()));
-            }
-            next = entry.last_index().next();
-            items.push(ApprovedItem::Batch(entry));
-        }
-        while let Some(view) = known(last.next()).filter(|view| view.first == next) {
-            last = view.id();
-            items.push(ApprovedItem::View(view.clone()));
-        }
-        Some(items)
     }
 }
 

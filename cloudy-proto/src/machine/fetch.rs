@@ -82,6 +82,9 @@ impl FetchHandler<'_> {
     }
 
     pub(super) fn start_transfer(&mut self, source: NodeId) {
+        if self.waits_for_snapshot() {
+            return self.await_source();
+        }
         let number = self.fetches.next_number();
         let Some(fetching) = &mut self.fetches.missing else { return };
         fetching.last = Some((source, false));
@@ -123,8 +126,14 @@ impl FetchHandler<'_> {
         }
     }
 
+    /// A snapshot is received, and its parts are not all synced: the next transfer begins after it.
+    fn waits_for_snapshot(&self) -> bool {
+        self.fetches.missing.as_ref().is_some_and(|fetching| fetching.held.is_complete_snapshot())
+    }
+
     /// Continues a transfer that waits for the disk, which has synced more.
     pub(super) fn on_synced(&mut self) {
+        self.finish_synced();
         if self.fetches.transfer().is_some_and(|transfer| transfer.received >= transfer.granted) {
             self.await_source();
             self.grant();
@@ -169,6 +178,9 @@ impl FetchHandler<'_> {
 
     /// Handles a silent source, or requests new entries.
     pub(super) fn on_timeout(&mut self) {
+        if self.waits_for_snapshot() {
+            return self.await_source();
+        }
         let Some(fetching) = &mut self.fetches.missing else { return };
         let Some(transfer) = &fetching.transfer else { return self.fetch() };
         let source = transfer.source;

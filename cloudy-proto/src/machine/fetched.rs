@@ -6,22 +6,21 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::delivery::Delivery;
-use crate::digest::{Checkpoint, Digest, digest_of};
+use crate::digest::{Checkpoint, Digest};
 use crate::id::{Incarnation, Index, NodeId, Seq, ViewId};
 use crate::io::{Entry, Event};
 use crate::machine::delivery;
 use crate::machine::fetch::FetchHandler;
 use crate::machine::fetching::Transfer;
-use crate::machine::incoming::{Header, Held, Incoming};
+use crate::machine::incoming::{Header, Held};
 use crate::machine::keep_up::Progress;
 use crate::machine::serve::part_cost;
-use crate::machine::snapshot::SnapshotHandler;
 use crate::machine::timers::Timer;
 use crate::rules::Rule;
 use crate::slot::{Batch, check_body};
 use crate::stored::Record;
 use crate::view::{InstalledView, View};
-use crate::wire::{AHEAD_UNKNOWN, Fetched, decode_base};
+use crate::wire::{AHEAD_UNKNOWN, Fetched};
 
 /// The time between two requests to a member whose result does not continue yet.
 const FOLLOW_EVERY: Duration = Duration::from_millis(10);
@@ -172,7 +171,7 @@ impl FetchHandler<'_> {
 
     /// Handles a source that does not retain the missing entries. Another one may; once none is left, this node cannot
     /// follow.
-    fn on_truncated(&mut self, source: NodeId, first: Index) {
+    pub(super) fn on_truncated(&mut self, source: NodeId, first: Index) {
         let failure_timeout = self.log.state().view().map(|view| view.parameters.failure_timeout).unwrap_or_default();
         let (now, here) = (self.timers.now(), self.result.state().index());
         let Some(fetching) = &mut self.fetches.missing else { return };
@@ -195,50 +194,6 @@ impl FetchHandler<'_> {
             self.stop();
             self.outputs.event(Event::Truncated { first });
         }
-    }
-
-    /// Handles a part of a snapshot. True if it is new.
-    fn on_snapshot(&mut self, from: NodeId, header: Header, offset: u64, part: &Bytes) -> bool {
-        if self.arrival.observes() {
-            self.on_truncated(from, header.index.next());
-            return false;
-        }
-        let Some(fetching) = &mut self.fetches.missing else { return false };
-        if offset == 0 && !fetching.held.is_of(header) {
-            fetching.held = Held::Snapshot(Incoming { header, bytes: BytesMut::new() });
-        }
-        let Held::Snapshot(incoming) = &mut fetching.held else { return false };
-        if incoming.header != header || incoming.bytes.len() as u64 != offset {
-            return false;
-        }
-        incoming.bytes.extend_from_slice(part);
-        if incoming.bytes.len() as u64 == header.length
-            && let Held::Snapshot(incoming) = core::mem::take(&mut fetching.held)
-        {
-            self.finish_snapshot(from, incoming);
-        }
-        true
-    }
-
-    /// Handles a complete snapshot.
-    fn finish_snapshot(&mut self, from: NodeId, incoming: Incoming) {
-        let Incoming { header: Header { index, digest, base_length, .. }, bytes } = incoming;
-        let mut state = bytes.freeze();
-        let is_right = digest_of([&state[..]]) == digest;
-        let base_length = usize::try_from(base_length).unwrap_or(usize::MAX).min(state.len());
-        let Some((base, view)) = decode_base(&state.split_to(base_length)).filter(|_| is_right) else {
-            let reason = format!("the snapshot at index {index} is not what its digest says");
-            return self.outputs.close_link(from, reason);
-        };
-        let mut snapshots = SnapshotHandler {
-            identity: self.identity,
-            plane: self.plane,
-            result: self.result,
-            storage: self.storage,
-            outputs: self.outputs,
-        };
-        snapshots.on_fetched(index, base, (view, state));
-        self.fetch_on();
     }
 
     /// Measures the rate by a complete member's report of its end, and of the bytes before that.

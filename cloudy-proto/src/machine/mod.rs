@@ -22,6 +22,7 @@ mod electorate;
 mod evictions;
 mod fetch;
 mod fetched;
+mod fetched_snapshot;
 mod fetching;
 mod identity;
 mod incoming;
@@ -194,6 +195,7 @@ impl Machine {
             Input::Request(request) => self.on_request(request),
             Input::Persisted { ticket } => self.on_persisted(ticket),
             Input::ResultRead { to, items } => self.on_result_read(to, items),
+            Input::SnapshotRead { to, id, offset, part } => self.on_snapshot_read(to, (id, offset), part),
             Input::Timeout => self.run_timers(),
         }
         self.run_consensus();

@@ -1,16 +1,18 @@
 //! Snapshots for nodes that fetch (`protocol.md` §7.8). A transfer takes time, and a newer snapshot must not end it:
 //! the transferred one is pinned.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::config::Durability;
-use crate::digest::{Digest, digest_of};
+use crate::digest::Digest;
 use crate::id::{Index, ViewId};
 use crate::io::Position;
-use crate::limits::{SNAPSHOT_PIN_IDLE, SNAPSHOT_PIN_MAX, SNAPSHOTS_PINNED_MAX};
-use crate::stored::StoredSnapshot;
+use crate::limits::{SNAPSHOT_PIN_BYTES_PER_SECOND, SNAPSHOT_PIN_IDLE, SNAPSHOT_PIN_MAX, SNAPSHOTS_PINNED_MAX};
+use crate::machine::incoming::snapshot_digest;
+use crate::stored::{SnapshotState, StoredSnapshot};
 use crate::time::Time;
 use crate::view::InstalledView;
 use crate::wire::{Fetched, HeldPart, encode_base};
@@ -23,20 +25,25 @@ struct Offer {
     needed: Position,
     digest: Digest,
     base: Bytes,
-    state: Bytes,
+    state: SnapshotState,
 }
 
 impl Offer {
     fn of(snapshot: &StoredSnapshot) -> Self {
         let base = encode_base(&snapshot.begins.base, snapshot.view.as_ref()).freeze();
-        let digest = digest_of([&base[..], &snapshot.state[..]]);
+        let digest = snapshot_digest(&base, (snapshot.state.digest(), snapshot.state.length()));
         let view = snapshot.begins.base.view.as_ref().map_or(ViewId(0), InstalledView::id);
         let needed = Position { next: snapshot.begins.index().next(), view };
         Self { index: snapshot.index, needed, digest, base, state: snapshot.state.clone() }
     }
 
     fn length(&self) -> u64 {
-        (self.base.len() + self.state.len()) as u64
+        self.base.len() as u64 + self.state.length()
+    }
+
+    /// The time for which it is kept for transfers.
+    fn pin_max(&self) -> Duration {
+        SNAPSHOT_PIN_MAX + Duration::from_secs(self.length() / SNAPSHOT_PIN_BYTES_PER_SECOND)
     }
 }
 
@@ -58,16 +65,53 @@ impl Offering {
         self.offer.length() - self.offset
     }
 
-    /// The next part of at most this size, and the rest if there is any.
-    pub(super) fn next_part(self, part_bytes: usize) -> (Fetched, Option<Self>) {
-        let Offer { index, digest, ref base, ref state, .. } = *self.offer;
-        let offset = self.offset as usize;
-        let (piece, start) = if offset < base.len() { (base, offset) } else { (state, offset - base.len()) };
-        let part = piece.slice(start..piece.len().min(start + part_bytes));
+    /// The parts of the state, and the offset in it, if the next bytes are there.
+    pub(super) fn stored(&self) -> Option<(u64, u64)> {
+        match &self.offer.state {
+            SnapshotState::Parts(parts) if parts.length > 0 => {
+                self.offset.checked_sub(self.offer.base.len() as u64).map(|offset| (parts.id, offset))
+            }
+            _ => None,
+        }
+    }
+
+    /// The next bytes, up to this number; none if they are stored and are not in what was read from there.
+    pub(super) fn next_bytes(&self, bytes_max: usize, read: Option<&StateRead>) -> Option<Bytes> {
+        let base = &self.offer.base;
+        if let Some((id, offset)) = self.stored() {
+            return read?.bytes_at(id, offset, bytes_max);
+        }
+        let (piece, start) = match (self.offset.checked_sub(base.len() as u64), &self.offer.state) {
+            (Some(start), SnapshotState::Here(state)) => (state, start as usize),
+            (Some(_), SnapshotState::Parts(_)) => return Some(Bytes::new()),
+            (None, _) => (base, self.offset as usize),
+        };
+        Some(piece.slice(start..piece.len().min(start + bytes_max)))
+    }
+
+    /// The frame with the next bytes, and the rest if there is any.
+    pub(super) fn part_of(self, part: Bytes) -> (Fetched, Option<Self>) {
+        let Offer { index, digest, ref base, .. } = *self.offer;
         let (base_length, length) = (base.len() as u64, self.offer.length());
         let next = self.offset + part.len() as u64;
         let rest = (next < length).then(|| Self { offer: Arc::clone(&self.offer), offset: next });
         (Fetched::Snapshot { index, digest, base_length, length, offset: self.offset, part }, rest)
+    }
+}
+
+/// Bytes of a state that the disk has read.
+#[derive(Debug)]
+pub(super) struct StateRead {
+    pub(super) id: u64,
+    pub(super) offset: u64,
+    pub(super) bytes: Bytes,
+}
+
+impl StateRead {
+    fn bytes_at(&self, id: u64, offset: u64, bytes_max: usize) -> Option<Bytes> {
+        let start = offset.checked_sub(self.offset).filter(|_| id == self.id)?;
+        let start = usize::try_from(start).ok().filter(|start| *start < self.bytes.len())?;
+        Some(self.bytes.slice(start..self.bytes.len().min(start + bytes_max)))
     }
 }
 
@@ -86,7 +130,7 @@ impl Offers {
     /// Drops snapshots that no transfer has used for a while, or that are pinned for too long.
     pub(super) fn purge(&mut self, now: Time) {
         let is_used = |pinned: &Pinned| {
-            now.since(pinned.used_at) <= SNAPSHOT_PIN_IDLE && now.since(pinned.since) <= SNAPSHOT_PIN_MAX
+            now.since(pinned.used_at) <= SNAPSHOT_PIN_IDLE && now.since(pinned.since) <= pinned.offer.pin_max()
         };
         self.0.retain(is_used);
     }
@@ -106,6 +150,12 @@ impl Offers {
         let pinned = self.0.iter_mut().find(|pinned| Arc::ptr_eq(&pinned.offer, &offering.offer));
         pinned.into_iter().for_each(|pinned| pinned.used_at = now);
     }
+
+    /// Drops a snapshot whose state cannot be read.
+    pub(super) fn drop_unreadable(&mut self, id: u64) {
+        self.0.retain(|pinned| !matches!(pinned.offer.state, SnapshotState::Parts(parts) if parts.id == id));
+    }
+
     /// The snapshot for a node that has received this part of one: the same again if it is pinned and the entries after
     /// it are kept, or else the newest one. `follows` says whether the entries from an index on are kept.
     pub(super) fn offer(
@@ -147,12 +197,12 @@ impl Offers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::time::Duration;
 
     fn snapshot(index: u64) -> StoredSnapshot {
         let mut begins = crate::stored::StoredBase::default();
         begins.base.checkpoint.index = Index(index);
-        StoredSnapshot { index: Index(index), begins, view: None, state: Bytes::from_static(b"state") }
+        let state = SnapshotState::Here(Bytes::from_static(b"state"));
+        StoredSnapshot { index: Index(index), begins, view: None, state }
     }
 
     fn index(offering: Option<Offering>) -> Option<(Index, u64)> {

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bytes::Bytes;
+
 use crate::catch_up::Part;
 use crate::config::Durability;
 use crate::id::{Index, NodeId, ViewId};
@@ -12,11 +14,12 @@ use crate::machine::closing::Closing;
 use crate::machine::control_log::ControlLog;
 use crate::machine::data_plane::DataPlane;
 use crate::machine::identity::Identity;
-use crate::machine::offers::{Offering, Offers};
+use crate::machine::offers::{Offering, Offers, StateRead};
 use crate::machine::storage::Storage;
 use crate::outputs::Outputs;
 use crate::result_log::ResultLog;
 use crate::rules::Rule;
+use crate::stored::SnapshotState;
 use crate::time::Time;
 use crate::view::InstalledView;
 use crate::wire::{AHEAD_UNKNOWN, ControlFrame, Fetch, Fetched, HeldPart, Stream};
@@ -28,13 +31,22 @@ pub(super) struct Transfers {
     serving: BTreeMap<NodeId, Serving>,
     /// The nodes for which the disk reads.
     reading: BTreeSet<NodeId>,
+    /// The nodes for which the disk reads a snapshot.
+    reading_snapshot: BTreeSet<NodeId>,
     /// Snapshots for them.
     pub(super) offers: Offers,
+    /// The parts of a snapshot that could not be read: it is not offered.
+    unreadable: Option<u64>,
 }
 
 impl Transfers {
     pub(super) fn on_link_down(&mut self, node: NodeId) {
         self.serving.remove(&node);
+    }
+
+    /// Whether a state can be read, as far as is known.
+    fn can_read(&self, state: &SnapshotState) -> bool {
+        !matches!(state, SnapshotState::Parts(parts) if Some(parts.id) == self.unreadable)
     }
 }
 
@@ -42,6 +54,8 @@ impl Transfers {
 #[derive(Debug)]
 struct Serving {
     number: u64,
+    /// The requested position.
+    from: Position,
     /// The item that is next, or of which a part is.
     next: Position,
     /// Sent bytes of its body, and the length of that body.
@@ -57,6 +71,8 @@ struct Serving {
     is_unreadable: bool,
     /// The snapshot that is sent in place of the next entries.
     snapshot: Option<Offering>,
+    /// Bytes of its state from the disk.
+    state_read: Option<StateRead>,
     held: HeldPart,
     /// The time of the last request.
     used_at: Time,
@@ -81,9 +97,11 @@ impl Serving {
             HeldPart::Entry { length, offset } => (length, offset),
             _ => (0, 0),
         };
+        let from = Position { next: fetch.from, view: fetch.view };
         Self {
             number: fetch.number,
-            next: Position { next: fetch.from, view: fetch.view },
+            from,
+            next: from,
             sent_of_body,
             body_length,
             sent: 0,
@@ -92,6 +110,7 @@ impl Serving {
             read: VecDeque::new(),
             is_unreadable: false,
             snapshot: None,
+            state_read: None,
             held: fetch.held,
             used_at,
             is_over: false,
@@ -182,14 +201,10 @@ impl ServeHandler<'_> {
                     }
                 }
                 Step::Snapshot(offering) => {
-                    self.transfers.offers.touch(&offering, self.now);
-                    serving.next = offering.needed();
-                    let (part, rest) = offering.next_part(part_bytes);
-                    serving.sent += part_cost(&part);
-                    serving.is_over = rest.is_none();
-                    waits = serving.is_over;
-                    serving.snapshot = rest;
-                    self.send_fetched(to, part);
+                    waits = self.send_snapshot(to, &mut serving, offering);
+                    if waits {
+                        break;
+                    }
                 }
                 Step::Wait => {
                     waits = true;
@@ -209,6 +224,28 @@ impl ServeHandler<'_> {
         }
         self.transfers.serving.insert(to, serving);
         self.keep_for_transfers();
+    }
+
+    /// Sends the next part of a snapshot. True if it was the last one, or the disk reads the part.
+    fn send_snapshot(&mut self, to: NodeId, serving: &mut Serving, offering: Offering) -> bool {
+        self.transfers.offers.touch(&offering, self.now);
+        serving.next = offering.needed();
+        let Some(part) = offering.next_bytes(self.identity.serves.part_bytes, serving.state_read.as_ref()) else {
+            if let Some((id, offset)) = offering.stored()
+                && self.transfers.reading_snapshot.insert(to)
+            {
+                let bytes_max = self.identity.serves.read_bytes;
+                self.outputs.push(Output::ReadSnapshot { to, id, offset, bytes_max });
+            }
+            serving.snapshot = Some(offering);
+            return true;
+        };
+        let (part, rest) = offering.part_of(part);
+        serving.sent += part_cost(&part);
+        serving.is_over = rest.is_none();
+        serving.snapshot = rest;
+        self.send_fetched(to, part);
+        serving.is_over
     }
 
     /// `Memory`: retains the entries that live transfers still have to send: otherwise a node whose link is hardly
@@ -259,6 +296,7 @@ impl ServeHandler<'_> {
                 let (end, first) = (self.result.state().index(), self.storage.first_kept(self.result));
                 let follows = |needed: Index| first.map_or(needed > end, |first| first <= needed);
                 let newest = self.storage.snapshot.as_ref().filter(|newest| follows(newest.begins.index().next()));
+                let newest = newest.filter(|newest| self.transfers.can_read(&newest.state));
                 match self.transfers.offers.offer(serving.held, newest, follows, self.now) {
                     Some(offering) => Step::Snapshot(offering),
                     None => Step::Truncated,
@@ -322,6 +360,26 @@ impl ServeHandler<'_> {
         self.serve_on(to);
     }
 
+    /// Handles bytes of a state that the disk has read for a node. Without any, the transfer begins again: with a newer
+    /// snapshot, if there is one.
+    pub(super) fn on_snapshot_read(&mut self, to: NodeId, (id, offset): (u64, u64), part: Option<Bytes>) {
+        if !self.transfers.reading_snapshot.remove(&to) {
+            return;
+        }
+        let bytes = part.unwrap_or_default();
+        if bytes.is_empty() {
+            self.transfers.unreadable = Some(id);
+            self.transfers.offers.drop_unreadable(id);
+        }
+        let Some(serving) = self.transfers.serving.get_mut(&to) else { return };
+        let awaited = serving.snapshot.as_ref().and_then(Offering::stored);
+        if bytes.is_empty() && awaited.is_some_and(|(awaited, _)| awaited == id) {
+            (serving.snapshot, serving.next) = (None, serving.from);
+        }
+        serving.state_read = Some(StateRead { id, offset, bytes });
+        self.serve_on(to);
+    }
+
     fn send_fetched(&mut self, to: NodeId, fetched: Fetched) {
         let frame = Frame::Control(ControlFrame::Fetched(fetched));
         self.outputs.send(to, Stream::Result, frame);
@@ -339,7 +397,7 @@ pub(super) fn part_cost(fetched: &Fetched) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use bytes::{Bytes, BytesMut};
+    use bytes::BytesMut;
 
     use super::*;
     use crate::config::Parameters;
@@ -411,7 +469,7 @@ mod tests {
         assert_eq!(answers(&mut machine, &fetch(1, 1, 1 << 20)), [("truncated", 3)]);
         let mut machine = source();
         machine.result.checkpoint();
-        let request = Request::Snapshot { index: Index(2), state: Bytes::from_static(b"state") };
+        let request = Request::Snapshot { index: Index(2), state: SnapshotState::Here(Bytes::from_static(b"state")) };
         machine.handle(machine.timers.now(), Input::Request(request));
         machine.forget_retained();
         let said = answers(&mut machine, &fetch(1, 1, 1 << 20));

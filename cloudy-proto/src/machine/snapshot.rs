@@ -1,13 +1,11 @@
 //! Snapshots of the application's state: the result before one need not be kept, and late joiners start from one
 //! (`protocol.md` §7).
 
-use bytes::Bytes;
-
 use crate::config::Durability;
 use crate::digest::ResultBase;
 use crate::id::Index;
 use crate::io::Output;
-use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::limits::{MEMORY_SNAPSHOT_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use crate::machine::data_plane::DataPlane;
 use crate::machine::identity::Identity;
 use crate::machine::offers::Offers;
@@ -15,7 +13,7 @@ use crate::machine::storage::Storage;
 use crate::outputs::Outputs;
 use crate::result_log::ResultLog;
 use crate::rules::Rule;
-use crate::stored::{Record, StoredBase, StoredSnapshot};
+use crate::stored::{Record, SnapshotState, StoredBase, StoredSnapshot};
 use crate::time::Time;
 use crate::view::InstalledView;
 
@@ -30,9 +28,13 @@ pub(super) struct SnapshotHandler<'a> {
 
 impl SnapshotHandler<'_> {
     /// Handles the application's state after an index. With `Disk` none is kept while one is sent to another node.
-    pub(super) fn on_taken(&mut self, index: Index, state: Bytes, offers: &mut Offers, now: Time) {
+    pub(super) fn on_taken(&mut self, index: Index, state: SnapshotState, offers: &mut Offers, now: Time) {
         let known = self.storage.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
-        if index <= known || index > self.result.state().index() || state.len() > SNAPSHOT_BYTES_MAX {
+        let is_too_large = match self.identity.durability {
+            Durability::Memory => state.length() > MEMORY_SNAPSHOT_BYTES_MAX as u64,
+            Durability::Disk => state.length() > SNAPSHOT_BYTES_MAX,
+        };
+        if index <= known || index > self.result.state().index() || is_too_large {
             return;
         }
         if offers.pins_snapshot(self.identity.durability, now) {
@@ -70,7 +72,7 @@ impl SnapshotHandler<'_> {
         &mut self,
         index: Index,
         mut base: ResultBase,
-        (view, state): (Option<InstalledView>, Bytes),
+        (view, state): (Option<InstalledView>, SnapshotState),
     ) {
         if !self.identity.rules.holds(Rule::SnapshotHasLastNumbers) {
             base.last_numbers.clear();
@@ -95,7 +97,7 @@ impl SnapshotHandler<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::BytesMut;
+    use bytes::{Bytes, BytesMut};
 
     use crate::config::Parameters;
     use crate::id::Seq;
@@ -123,7 +125,7 @@ mod tests {
             now,
             Input::Request(crate::io::Request::Snapshot {
                 index: Index(messages),
-                state: Bytes::from_static(b"state"),
+                state: SnapshotState::Here(Bytes::from_static(b"state")),
             }),
         );
         let status = machine.status(now);

@@ -147,10 +147,11 @@ pub(super) struct Sync {
     pub(super) fetched_bytes: u64,
 }
 
-/// Bytes of fetched entries among these records while they wait for the disk.
+/// Bytes of fetched entries and states among these records while they wait for the disk.
 pub(super) fn fetched_bytes(records: &[Record]) -> u64 {
     let bytes = |record: &Record| match record {
         Record::Entry(StoredEntry { body: StoredBody::Here(body), .. }) => body.len() as u64 + RECORD_BYTES,
+        Record::SnapshotPart { part, .. } => part.len() as u64 + RECORD_BYTES,
         _ => 0,
     };
     records.iter().map(bytes).sum()

@@ -430,7 +430,7 @@ pub enum HeldPart {
     Snapshot {
         /// The last index that its state includes.
         index: Index,
-        /// The digest of all its bytes.
+        /// Its digest, as in [`Fetched::Snapshot`].
         digest: Digest,
         /// Number of its bytes.
         offset: u64,
@@ -487,7 +487,7 @@ pub enum Fetched {
     Snapshot {
         /// The last index that the state includes.
         index: Index,
-        /// The digest of all its bytes.
+        /// The digest of the base's bytes, then of the state's digest and length, each in little-endian order.
         digest: Digest,
         /// How many of its bytes stand for the [`ResultBase`](crate::ResultBase) of the result that follows it, and for the view
         /// in force at the index: the first ones. The others are the state.

@@ -151,6 +151,7 @@ impl Facts {
                 | Output::Redial { .. }
                 | Output::Persist { .. }
                 | Output::ReadResult { .. }
+                | Output::ReadSnapshot { .. }
                 | Output::Resumed { .. }
                 | Output::Restore { .. } => {}
             }

@@ -51,7 +51,7 @@ impl Judge {
                 Record::Vote(vote) if vote.voter > ConsensusId(0) => kept.committed = vote.commit.0 as usize,
                 Record::Vote(_) => kept.committed = 0,
                 Record::Entries(_) | Record::Base { .. } => {}
-                Record::Checkpoint { .. } | Record::Begin(_) | Record::View(_) => {}
+                Record::Checkpoint { .. } | Record::Begin(_) | Record::View(_) | Record::SnapshotPart { .. } => {}
             }
         }
         self.disks_suffice(place)

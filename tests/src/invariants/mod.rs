@@ -311,6 +311,7 @@ impl Judge {
                     self.goes_on_after(node, index.0).and_then(|()| self.begins_with(node, index.0, view.as_ref()))
                 }
                 Output::CloseLink { .. } | Output::Redial { .. } | Output::ReadResult { .. } => Ok(()),
+                Output::ReadSnapshot { .. } => Ok(()),
             };
             if !self.is_tainted(node) {
                 checked?;

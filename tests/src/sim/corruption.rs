@@ -37,6 +37,8 @@ pub enum Corrupted {
     LogState,
     /// The first index and digest in its answer to `Wedge`.
     Answer,
+    /// A byte of the state in the first snapshot that it fetches: the node has to notice that before it uses it.
+    Snapshot,
 }
 
 impl Corrupted {
@@ -50,6 +52,7 @@ impl Corrupted {
             Self::Cut | Self::Command => Met::CommandAltered,
             Self::LogState => Met::LogStateAltered,
             Self::Answer => Met::AnswerAltered,
+            Self::Snapshot => Met::SnapshotAltered,
         }
     }
 
@@ -79,6 +82,11 @@ impl Corrupter {
         Self { plan, done: false }
     }
 
+    /// A snapshot for this node was altered: the node refuses it.
+    pub(super) fn has_altered_snapshot_of(&self, home: usize) -> bool {
+        self.done && self.plan == Some(Corruption { home, what: Corrupted::Snapshot })
+    }
+
     /// A frame is on its way. True if it is altered.
     pub(super) fn frame(&mut self, packet: &mut Packet) -> bool {
         let Some(Corruption { home, what }) = self.plan else { return false };
@@ -94,6 +102,10 @@ impl Corrupter {
                 true
             }
             (Corrupted::Fetched, Frame::Control(ControlFrame::Fetched(Fetched::Entry { part, .. }))) => self.flip(part),
+            (
+                Corrupted::Snapshot,
+                Frame::Control(ControlFrame::Fetched(Fetched::Snapshot { base_length, offset, part, .. })),
+            ) if *offset >= *base_length => self.flip(part),
             (Corrupted::Cut | Corrupted::Command, Frame::Control(ControlFrame::Log { entries, .. })) => {
                 entries.iter_mut().fold(false, |altered, entry| alter_install(what, entry) | altered)
             }

@@ -1,10 +1,14 @@
 //! A node's disk, which outlives the node's processes. When a process crashes, the disk keeps the first part of the
 //! records that were not synced. The real store can take its place, on a disk that keeps any of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use bytes::{Bytes, BytesMut};
 use cloudy_node::fault::{CrashCounters, DiskFault, GroupDisk, GroupDiskError};
-use cloudy_proto::{ApprovedItem, Index, Position, Record, Rules, Stored, StoredBase, StoredError};
+use cloudy_proto::{
+    ApprovedItem, Digest, Index, Position, Record, Rules, SnapshotState, StateParts, Stored, StoredBase, StoredError,
+};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::sim::dice::Dice;
 use crate::sim::plan::DiskPlan;
@@ -13,6 +17,9 @@ use crate::sim::world::GROUP;
 /// Operations on a disk during which the power goes, at most: more than two syncs take.
 const CRASH_OPERATIONS: u64 = 24;
 
+/// The size of a stored part of a state.
+const PIECE_BYTES: usize = 24;
+
 /// One disk.
 #[derive(Debug, Default)]
 pub struct Disk {
@@ -20,6 +27,12 @@ pub struct Disk {
     stored: Stored,
     /// The records since the last sync, by ticket.
     unsynced: VecDeque<(u64, Vec<Record>)>,
+    /// The synced parts of states, by id and offset.
+    parts: BTreeMap<u64, BTreeMap<u64, Bytes>>,
+    /// The state that is fetched, or was last.
+    fetched: Option<u64>,
+    /// Parts that were deleted: an older copy of the disk has them.
+    deleted: BTreeMap<u64, BTreeMap<u64, Bytes>>,
     /// When the last sync that was begun is done.
     pub busy_until_us: u64,
     /// All that is stored in a store too.
@@ -149,7 +162,63 @@ impl Disk {
 
     /// An older copy replaces its content; records that were not synced are lost.
     pub fn put_back(&mut self, copy: Stored) {
-        *self = Self { stored: copy, ..Self::default() };
+        let mut parts = core::mem::take(&mut self.deleted);
+        parts.append(&mut self.parts);
+        *self = Self { stored: copy, parts, ..Self::default() };
+    }
+
+    /// Stores a state of the node's own application, and syncs.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn store_state(&mut self, id: u64, state: &Bytes) -> Result<StateParts, DiskError> {
+        let pieces = (0..state.len()).step_by(PIECE_BYTES);
+        let pieces = pieces.map(|at| (at as u64, state.slice(at..state.len().min(at + PIECE_BYTES))));
+        let pieces: BTreeMap<u64, Bytes> = pieces.collect();
+        if let Some(store) = self.store()? {
+            store.put_state(id, &pieces)?;
+        }
+        self.parts.insert(id, pieces);
+        Ok(StateParts { id, length: state.len() as u64, digest: Digest(xxh3_128(state)) })
+    }
+
+    /// A stored state; none if a part is missing.
+    #[must_use]
+    pub fn state(&self, parts: StateParts) -> Option<Bytes> {
+        let mut state = BytesMut::new();
+        while (state.len() as u64) < parts.length {
+            state.extend_from_slice(&self.state_part(parts.id, state.len() as u64, usize::MAX)?);
+        }
+        Some(state.freeze())
+    }
+
+    /// Bytes of a stored state from an offset on; none if there are none.
+    #[must_use]
+    pub fn state_part(&self, id: u64, offset: u64, bytes_max: usize) -> Option<Bytes> {
+        let (at, part) = self.parts.get(&id)?.range(..=offset).next_back()?;
+        let start = usize::try_from(offset - at).ok().filter(|start| *start < part.len())?;
+        Some(part.slice(start..part.len().min(start.saturating_add(bytes_max))))
+    }
+
+    /// Keeps a part of a fetched state. The one before it is deleted, unless it is the snapshot.
+    fn keep_part(&mut self, id: u64, offset: u64, part: Bytes) {
+        let before = self.fetched.replace(id).filter(|before| *before != id && self.current() != Some(*before));
+        before.into_iter().for_each(|before| self.delete_state(before));
+        self.parts.entry(id).or_default().insert(offset, part);
+    }
+
+    fn delete_state(&mut self, id: u64) {
+        if let Some(parts) = self.parts.remove(&id) {
+            self.deleted.insert(id, parts);
+        }
+    }
+
+    /// The id of the parts of the snapshot.
+    fn current(&self) -> Option<u64> {
+        match self.stored.snapshot()?.state {
+            SnapshotState::Parts(parts) => Some(parts.id),
+            SnapshotState::Here(_) => None,
+        }
     }
 
     /// A process that starts with the synced records continues in the group.
@@ -178,7 +247,15 @@ impl Disk {
 
     fn keep(&mut self, tickets: usize) -> Result<Vec<Record>, DiskError> {
         let records: Vec<Record> = self.unsynced.drain(..tickets).flat_map(|(_, records)| records).collect();
-        records.iter().try_for_each(|record| self.stored.take(record.clone()))?;
+        for record in &records {
+            let before = self.current();
+            self.stored.take(record.clone())?;
+            if let Record::SnapshotPart { id, offset, part } = record {
+                self.keep_part(*id, *offset, part.clone());
+            }
+            let replaced = before.filter(|before| self.current() != Some(*before));
+            replaced.into_iter().for_each(|before| self.delete_state(before));
+        }
         Ok(records)
     }
 }

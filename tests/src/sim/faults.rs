@@ -109,7 +109,9 @@ impl World {
     pub(super) fn close_link(&mut self, node: usize, peer: cloudy_proto::NodeId, reason: &str) -> Result<(), Failure> {
         let peer = self.judge.home_of(peer);
         let tainted = self.judge.is_tainted(node) || self.latest[peer].is_some_and(|peer| self.judge.is_tainted(peer));
-        let excused = self.plan.mutated || tainted || (self.plan.network.lost_per_mille > 0 && reason.contains(GAP));
+        let altered = self.corrupter.has_altered_snapshot_of(self.nodes[node].home);
+        let excused =
+            self.plan.mutated || tainted || altered || (self.plan.network.lost_per_mille > 0 && reason.contains(GAP));
         if !excused {
             let what = format!("closes the link to node {peer}: {reason}");
             return Err(self.judge.failure("no honest node breaks the protocol", node, what));

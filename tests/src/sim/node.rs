@@ -40,6 +40,17 @@ pub enum Item {
         /// The stored part; none if it is not kept.
         items: Option<Vec<ApprovedItem>>,
     },
+    /// The disk has read a part of a state for a peer.
+    SnapshotRead {
+        /// The peer that lacks the snapshot.
+        to: NodeId,
+        /// The id of the state's parts.
+        id: u64,
+        /// The offset in the state.
+        offset: u64,
+        /// The stored bytes; none if there are none.
+        part: Option<Bytes>,
+    },
     /// The application or the operator wants something.
     Ask(Request),
 }

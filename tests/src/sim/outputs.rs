@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudy_proto::wire::{ControlFrame, Fetched, TallyFrame};
 use cloudy_proto::{
-    ApprovedItem, Entry, Event as Said, Frame, Index, NodeId, Output, Request, SlowDownEnd, Time, wire,
+    ApprovedItem, Entry, Event as Said, Frame, Index, NodeId, Output, Request, SlowDownEnd, SnapshotState, Time, wire,
 };
 
 use crate::invariants::Failure;
 use crate::sim::codec::round_trip;
-use crate::sim::node::Item;
+use crate::sim::corruption::Corrupted;
+use crate::sim::disk::DiskError;
+use crate::sim::node::{Item, run_at};
 use crate::sim::queue::{Event, Packet};
 use crate::sim::state::State;
 use crate::sim::stats::Met;
@@ -52,6 +54,9 @@ impl World {
                 Output::Event(event) => self.said(node, event)?,
                 Output::Persist { ticket, records } => self.persist(node, ticket, records),
                 Output::ReadResult { to, from, bytes_max } => self.read_result(node, to, from, bytes_max),
+                Output::ReadSnapshot { to, id, offset, bytes_max } => {
+                    self.read_snapshot(node, to, (id, offset), bytes_max);
+                }
                 Output::Approved(_) => {}
                 Output::Deliver(ApprovedItem::Batch(entry)) => self.apply(node, &entry)?,
                 Output::Deliver(ApprovedItem::View(_)) => {}
@@ -126,7 +131,9 @@ impl World {
     pub(super) fn note_altered(&mut self) {
         let Some(corruption) = self.plan.corruption else { return };
         self.stats.met(corruption.what.met());
-        self.judge.taint(corruption.home);
+        if corruption.what != Corrupted::Snapshot {
+            self.judge.taint(corruption.home);
+        }
     }
 
     fn said(&mut self, node: usize, event: Said) -> Result<(), Failure> {
@@ -198,10 +205,22 @@ impl World {
         let state = app.state;
         if self.plan.snapshot_every.is_some_and(|every| state.index >= app.said + every) {
             app.said = state.index;
-            let (index, snapshot) = (Index(state.index), state.snapshot());
+            let (index, snapshot) = (Index(state.index), self.stored_state(node, state)?);
             self.nodes[node].inbox.push_back(Item::Ask(Request::Snapshot { index, state: snapshot }));
         }
         self.judge.is_state("applied messages make one state", node, state)
+    }
+
+    /// The state of a node's application for a snapshot: with `Disk` it is stored before.
+    fn stored_state(&mut self, node: usize, state: State) -> Result<SnapshotState, Failure> {
+        if !self.plan.on_disk() {
+            return Ok(SnapshotState::Here(state.snapshot()));
+        }
+        // No process takes two snapshots of one index, and fetched ones have ids of a lower half.
+        let id = 1 << 63 | run_at(node) | state.index;
+        let stored = self.disks[self.nodes[node].home].store_state(id, &state.snapshot());
+        let failure = |error: DiskError| self.judge.failure("a state can be stored", node, error.to_string());
+        stored.map(SnapshotState::Parts).map_err(failure)
     }
 
     /// Entries that the application has not applied come from the disk.
@@ -213,11 +232,18 @@ impl World {
     }
 
     /// The application takes the state of a snapshot in place of its own.
-    fn restore(&mut self, node: usize, index: Index, snapshot: &[u8]) -> Result<(), Failure> {
+    fn restore(&mut self, node: usize, index: Index, snapshot: &SnapshotState) -> Result<(), Failure> {
         // A node that asks no other for admission has started from its disk.
         let from_disk = self.nodes[node].contact.is_none() && self.nodes[node].app.state.index == 0;
         self.stats.met(if from_disk { Met::RestoredFromDisk } else { Met::RestoredFromOther });
-        let state = State::restored(snapshot).filter(|state| state.index == index.0);
+        let snapshot = match snapshot {
+            SnapshotState::Here(bytes) => Some(bytes.clone()),
+            SnapshotState::Parts(parts) => self.disks[self.nodes[node].home].state(*parts),
+        };
+        let Some(snapshot) = snapshot else {
+            return Err(self.judge.failure("a restored snapshot is on the disk", node, format!("{index}")));
+        };
+        let state = State::restored(&snapshot).filter(|state| state.index == index.0);
         let Some(state) = state else {
             return Err(self.judge.failure("a snapshot knows the index that it is said to", node, format!("{index}")));
         };

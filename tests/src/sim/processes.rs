@@ -496,11 +496,38 @@ impl World {
     /// A machine reads a part of the result on its disk.
     pub(super) fn read_result(&mut self, node: usize, to: NodeId, from: Position, bytes_max: usize) {
         self.stats.met(Met::ResultRead);
+        let takes_us = self.read_takes_us();
+        self.queue.at(self.now_us + takes_us, Event::Read { node, to, from, bytes_max });
+    }
+
+    /// A machine reads a part of a state on its disk, given by its id and an offset.
+    pub(super) fn read_snapshot(&mut self, node: usize, to: NodeId, place: (u64, u64), bytes_max: usize) {
+        let takes_us = self.read_takes_us();
+        self.queue.at(self.now_us + takes_us, Event::ReadSnapshot { node, to, place, bytes_max });
+    }
+
+    fn read_takes_us(&mut self) -> u64 {
         let mut takes_us = self.dice.between(0, self.plan.disk.sync_us);
         if !self.healed && self.dice.chance(self.plan.disk.slow_per_mille) {
             takes_us += self.dice.between(0, self.plan.disk.slow_us);
         }
-        self.queue.at(self.now_us + takes_us, Event::Read { node, to, from, bytes_max });
+        takes_us
+    }
+
+    /// It was read.
+    pub(super) fn read_state(
+        &mut self,
+        node: usize,
+        to: NodeId,
+        (id, offset): (u64, u64),
+        bytes_max: usize,
+    ) -> Result<(), Failure> {
+        if !self.nodes[node].alive {
+            return Ok(());
+        }
+        let part = self.disks[self.nodes[node].home].state_part(id, offset, bytes_max);
+        self.stats.met(if part.is_some() { Met::SnapshotRead } else { Met::SnapshotGone });
+        self.give(node, Item::SnapshotRead { to, id, offset, part })
     }
 
     /// It was read.

@@ -116,6 +116,17 @@ pub enum Event {
         /// The maximum number of bytes.
         bytes_max: usize,
     },
+    /// A disk has read a part of a state.
+    ReadSnapshot {
+        /// Which process asked for it.
+        node: usize,
+        /// The peer that lacks the snapshot.
+        to: NodeId,
+        /// The id of the state's parts, and the offset.
+        place: (u64, u64),
+        /// The maximum number of bytes.
+        bytes_max: usize,
+    },
     /// An application broadcasts.
     Broadcast {
         /// Whose.

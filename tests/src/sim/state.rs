@@ -5,6 +5,9 @@ use bytes::Bytes;
 use cloudy_proto::slot::payload_slices;
 use cloudy_proto::{Entry, Incarnation, NodeId, Seq};
 
+/// Maximum of copies in a snapshot.
+const COPIES_MAX: u64 = 12;
+
 /// A state: how many messages it knows, and a number that comes of all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -33,18 +36,20 @@ impl State {
         }
     }
 
-    /// A snapshot of it.
+    /// A snapshot of it: some copies, so that it has several parts.
     #[must_use]
     pub fn snapshot(&self) -> Bytes {
-        [self.index, self.sum].map(u64::to_le_bytes).as_flattened().to_vec().into()
+        let copies = 1 + (self.sum % COPIES_MAX) as usize;
+        [self.index, self.sum].map(u64::to_le_bytes).as_flattened().repeat(copies).into()
     }
 
     /// The state that a snapshot holds; none if it is none.
     #[must_use]
     pub fn restored(snapshot: &[u8]) -> Option<Self> {
-        let (index, sum) = snapshot.split_first_chunk::<8>()?;
-        let sum = sum.try_into().ok()?;
-        Some(Self { index: u64::from_le_bytes(*index), sum: u64::from_le_bytes(sum) })
+        let (index, rest) = snapshot.split_first_chunk::<8>()?;
+        let sum = rest.first_chunk::<8>()?;
+        let state = Self { index: u64::from_le_bytes(*index), sum: u64::from_le_bytes(*sum) };
+        (state.snapshot() == snapshot).then_some(state)
     }
 }
 

@@ -176,6 +176,12 @@ pub enum Met {
     EntryInParts,
     /// A part of a snapshot was sent that is not its first.
     SnapshotInParts,
+    /// A member read a part of a snapshot from its disk.
+    SnapshotRead,
+    /// … and did not find it: a newer snapshot had replaced it.
+    SnapshotGone,
+    /// A byte of a snapshot was altered on its way.
+    SnapshotAltered,
     /// A part that was read from the disk was sent to a node that misses it.
     ServedFromDisk,
     /// A member said that it answers `Wedge` later, once it has synced.
@@ -339,6 +345,7 @@ pub const REQUIRED: &[Met] = &[
     Met::ResultRead,
     Met::EntryInParts,
     Met::SnapshotInParts,
+    Met::SnapshotRead,
     Met::ServedFromDisk,
     Met::StoredTruncated,
     Met::RestartedTruncated,

@@ -57,6 +57,7 @@ impl Transcript {
                 item.add(&(6, to, items.as_ref().map(Vec::len)));
                 items.iter().flatten().for_each(|read| item.add_item(read));
             }
+            Input::SnapshotRead { to, id, offset, part } => item.add(&(11, to, id, offset, part)),
             Input::Timeout => item.add(&7),
             Input::Arriving { from, stream, bytes } => item.add(&(8, from, stream, bytes)),
             Input::Alive { peer, since } => item.add(&(9, peer, since)),
@@ -81,6 +82,7 @@ impl Transcript {
                 records.iter().for_each(|record| item.add_record(record));
             }
             Output::ReadResult { to, from, bytes_max } => item.add(&(4, to, from, bytes_max)),
+            Output::ReadSnapshot { to, id, offset, bytes_max } => item.add(&(10, to, id, offset, bytes_max)),
             Output::Approved(approval) => {
                 item.add(&(5, approval.first_seq, approval.count, approval.first_index, approval.view));
                 item.add(&approval.confirmed);
@@ -182,6 +184,7 @@ impl Item {
                 }
             }
             Record::Snapshot(snapshot) => self.add(&(7, snapshot)),
+            Record::SnapshotPart { id, offset, part } => self.add(&(14, id, offset, part)),
             Record::Checkpoint { base, instead_of } => self.add(&(8, base, instead_of)),
             Record::Begin(base) => self.add(&(9, base)),
             Record::Complete { view, first } => self.add(&(10, view, first)),
@@ -217,7 +220,7 @@ pub fn transcripts(from: u64, seeds: u64, threads: usize) -> Vec<String> {
 mod tests {
     use bytes::Bytes;
     use cloudy_proto::wire::{ControlFrame, Stream};
-    use cloudy_proto::{Event, Index, NodeId, ViewId};
+    use cloudy_proto::{Event, Index, NodeId, SnapshotState, ViewId};
 
     use super::*;
 
@@ -236,8 +239,10 @@ mod tests {
             frame: Frame::Control(ControlFrame::Ready { view: ViewId(view) }),
         };
         let wedged = |view| Output::Persist { ticket: 1, records: vec![Record::Wedged { view: ViewId(view) }] };
-        let restore =
-            |state: &'static [u8]| Output::Restore { index: Index(1), state: Bytes::from_static(state), view: None };
+        let restore = |state: &'static [u8]| {
+            let state = SnapshotState::Here(Bytes::from_static(state));
+            Output::Restore { index: Index(1), state, view: None }
+        };
         let first = [(0, ready(1)), (0, wedged(1)), (0, restore(b"a")), (0, Output::Event(Event::Grace))];
         assert_eq!(digest(&first), digest(&first));
         let others = [(0, ready(2)), (0, wedged(2)), (0, restore(b"b")), (0, Output::Event(Event::Stop))];

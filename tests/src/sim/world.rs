@@ -222,6 +222,7 @@ impl World {
             Event::Start { home } => self.start(home)?,
             Event::Synced { node, ticket } => self.synced(node, ticket)?,
             Event::Read { node, to, from, bytes_max } => self.read(node, to, from, bytes_max)?,
+            Event::ReadSnapshot { node, to, place, bytes_max } => self.read_state(node, to, place, bytes_max)?,
             Event::Broadcast { node } => self.broadcast(node)?,
             Event::Fault(fault) => self.fault(fault)?,
             Event::Heal => self.heal()?,
@@ -353,6 +354,10 @@ impl World {
             }
             Item::Read { to, items } => {
                 self.handle(node, Input::ResultRead { to, items });
+                Ok(())
+            }
+            Item::SnapshotRead { to, id, offset, part } => {
+                self.handle(node, Input::SnapshotRead { to, id, offset, part });
                 Ok(())
             }
             Item::Ask(request) => {

@@ -36,8 +36,7 @@ impl StateMachine for Log {
 async fn a_state_that_is_too_large_for_a_snapshot_is_reported_and_stops_nothing() {
     let node = Node::builder().cluster_key(&ClusterKey::generate().unwrap()).start().await.unwrap();
     let group = node.create_group("log", 1, GroupConfig::default()).await.unwrap();
-    let mut config = ReplicaConfig::default().snapshot_every_bytes(100);
-    config.snapshot_bytes_max = 50;
+    let config = ReplicaConfig::default().snapshot_every_bytes(100).memory_snapshot_bytes_max(50);
     let replica = Replica::start_with(group, Log::default(), config).await.unwrap();
     for at in 1..=200 {
         assert_eq!(replica.submit(7).await.unwrap(), at);

@@ -25,7 +25,12 @@ fn submission(ticket: u64) -> Vec<Op> {
     }
     if ticket >= 7 {
         // There are more than that, or fewer.
-        ops.push(Op::DeleteFirst { table: Table::Slots, to: vec![ticket as u8 - 2], count_max: ticket as usize - 6 });
+        ops.push(Op::DeleteFirst {
+            table: Table::Slots,
+            from: Vec::new(),
+            to: vec![ticket as u8 - 2],
+            count_max: ticket as usize - 6,
+        });
     }
     ops
 }
@@ -42,7 +47,7 @@ fn states() -> Vec<Records> {
                 Op::DeleteRange { table, from, to } => {
                     state.retain(|(at, key), _| *at != table || *key < from || *key >= to);
                 }
-                Op::DeleteFirst { table, to, count_max } => {
+                Op::DeleteFirst { table, from: _, to, count_max } => {
                     let mut left = count_max;
                     state.retain(|(at, key), _| {
                         let stays = *at != table || *key >= to || left == 0;

@@ -7,8 +7,8 @@ use cloudy_proto::slot::{Batch, Slot, push_payload};
 use cloudy_proto::wire::{ConsensusEntry, encode_command};
 use cloudy_proto::{
     ApprovedItem, Checkpoint, Command, ConsensusId, Incarnation, Index, InstallView, InstalledView, LogBase, LogIndex,
-    NodeId, Parameters, Position, Rank, Record as Given, ResultBase, Round, Seq, Stored, StoredBase, StoredBody,
-    StoredEntry, StoredError, StoredSnapshot, View, ViewId, Vote, VoterRole,
+    NodeId, Parameters, Position, Rank, Record as Given, ResultBase, Round, Seq, SnapshotState, Stored, StoredBase,
+    StoredBody, StoredEntry, StoredError, StoredSnapshot, View, ViewId, Vote, VoterRole,
 };
 
 use super::super::group_reads::read_group;
@@ -130,7 +130,7 @@ fn given() -> Vec<Given> {
             index: Index(5),
             begins: checkpoint(4, 4, (7, 0)),
             view: Some(view(1, 1)),
-            state: Bytes::from_static(b"state"),
+            state: SnapshotState::Here(Bytes::from_static(b"state")),
         }),
         Given::Log { index: LogIndex(1), term: 2, state: log_state() },
         base(1, false),

@@ -9,6 +9,7 @@ mod groups;
 mod packs;
 mod process;
 mod records;
+mod states;
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;

@@ -107,7 +107,7 @@ fn a_pack_goes_with_the_last_of_its_values() {
     opened.put(delete(3, 4), 6).unwrap();
     opened.put(vec![put(Table::Slots, &[4], b"small")], 7).unwrap();
     assert_eq!(packs_of(&disk).len(), 1);
-    opened.put(vec![Op::DeleteFirst { table: Table::Slots, to: vec![12], count_max: 3 }], 8).unwrap();
+    opened.put(vec![Op::DeleteFirst { table: Table::Slots, from: Vec::new(), to: vec![12], count_max: 3 }], 8).unwrap();
     assert!(opened.all(GROUP, Table::Slots) == [(vec![11], noise(11, 3_000))]);
     opened.put(delete(0, 200), 9).unwrap();
     assert_eq!(packs_of(&disk).len(), 0);

@@ -1,7 +1,5 @@
 //! The handlers of the control plane, each with the owners that it borrows.
 
-use bytes::Bytes;
-
 use crate::id::Index;
 use crate::machine::Machine;
 use crate::machine::admission::AdmissionHandler;
@@ -29,6 +27,7 @@ use crate::machine::slow_down::SlowDownHandler;
 use crate::machine::snapshot::SnapshotHandler;
 use crate::machine::status::StatusView;
 use crate::machine::wedge::WedgeHandler;
+use crate::stored::SnapshotState;
 use crate::time::Time;
 
 impl Machine {
@@ -223,7 +222,7 @@ impl Machine {
     }
 
     /// The application's state after an index.
-    pub(in crate::machine) fn on_snapshot(&mut self, index: Index, state: Bytes) {
+    pub(in crate::machine) fn on_snapshot(&mut self, index: Index, state: SnapshotState) {
         let mut snapshots = SnapshotHandler {
             identity: &self.identity,
             plane: &self.plane,

@@ -10,6 +10,8 @@ mod term;
 
 use core::time::Duration;
 
+use bytes::Bytes;
+
 use crate::digest::Checkpoint;
 use crate::id::NodeId;
 use crate::io::{ApprovedItem, Event, Request};
@@ -88,6 +90,13 @@ impl Machine {
     #[inline(never)]
     pub(in crate::machine) fn on_result_read(&mut self, to: NodeId, items: Option<Vec<ApprovedItem>>) {
         self.serve().on_read(to, items);
+    }
+
+    /// Handles bytes of a state that the disk has read for a node.
+    // Apart from the hot paths, which would pay for its stack frame.
+    #[inline(never)]
+    pub(in crate::machine) fn on_snapshot_read(&mut self, to: NodeId, place: (u64, u64), part: Option<Bytes>) {
+        self.serve().on_snapshot_read(to, place, part);
     }
 
     /// Handles the sync of all records up to a ticket.

@@ -13,8 +13,8 @@ use crate::digest::ResultBase;
 use crate::limits::{
     CERTIFICATE_BYTES_MAX, CONSENSUS_MESSAGE_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, FETCH_PART_BYTES,
     GROUP_NAME_BYTES_MAX, LOG_ENTRIES_PER_FRAME_MAX, LOG_STATE_BYTES_MAX, MEMBERS_MAX, REASON_BYTES_MAX,
-    REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, RUNS_MAX, SLOT_BODY_BYTES_MAX, SNAPSHOT_TRANSFER_BYTES_MAX,
-    TALLY_FRAME_BYTES_MAX,
+    REPORT_BYTES_MAX, REVOKED_PER_FRAME_MAX, RUNS_MAX, SLOT_BODY_BYTES_MAX, SNAPSHOT_BASE_BYTES_MAX,
+    SNAPSHOT_TRANSFER_BYTES_MAX, TALLY_FRAME_BYTES_MAX,
 };
 use crate::slot::check_body;
 use crate::view::InstalledView;
@@ -396,7 +396,7 @@ fn check_fetch(fetch: &Fetch) -> Result<(), BoundError> {
         }
         HeldPart::Snapshot { index, digest: _, offset } => {
             counter("index", index.0)?;
-            at_most("a snapshot's bytes", offset, SNAPSHOT_TRANSFER_BYTES_MAX as u64)
+            at_most("a snapshot's bytes", offset, SNAPSHOT_TRANSFER_BYTES_MAX)
         }
     }
 }
@@ -423,8 +423,8 @@ fn check_fetched(fetched: &Fetched) -> Result<(), FrameError> {
         Fetched::Truncated { first } => counter("index", first.0)?,
         Fetched::Snapshot { index, digest: _, base_length, length, offset, part } => {
             counter("index", index.0)?;
-            at_most("a snapshot's bytes", *length, SNAPSHOT_TRANSFER_BYTES_MAX as u64)?;
-            at_most("a base's bytes", *base_length, *length)?;
+            at_most("a snapshot's bytes", *length, SNAPSHOT_TRANSFER_BYTES_MAX)?;
+            at_most("a base's bytes", *base_length, (*length).min(SNAPSHOT_BASE_BYTES_MAX as u64))?;
             check_part("a snapshot's bytes", (*offset, part.len()), *length)?;
         }
     }
