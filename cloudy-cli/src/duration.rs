@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_reads_back() {
+    fn displayed_text_parses_to_the_same_value() {
         for (micros, text) in [
             (0, "0s"),
             (1, "1us"),

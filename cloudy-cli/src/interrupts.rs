@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_is_stuck_and_one_that_is_told_twice_are_ended() {
+    async fn a_stuck_command_and_one_with_two_signals_are_killed() {
         assert!(!is_ended(true, NEVER, (SOON, SOON)).await, "it ends in order");
         assert!(is_ended(false, NEVER, (SOON, NEVER)).await, "it is stuck");
         assert!(is_ended(true, SOON, (NEVER, SOON)).await, "it was told twice");

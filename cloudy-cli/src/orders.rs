@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_said_is_one_line_and_reads_back() {
+    fn every_order_and_report_is_one_line_and_parses_back() {
         let (node, id) = (NodeId([7; 32]), ViewId(2));
         let summary =
             Summary { count: 3, sum: 0.1 + 0.2, digest: Digest(u128::MAX - 1), own: 1, confirmations: 2, left: None };

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_tells_how_many_of_the_lines_in_doubt_it_has() {
+    fn a_file_reports_how_many_uncertain_lines_it_has() {
         let line = |index: u64| format!("{{\"index\":{index},\"origin\":\"a\",\"seq\":1,\"text\":\"x\"}}\n");
         let lines = |range: std::ops::RangeInclusive<u64>| range.map(line).collect::<String>();
         let receipt = "{\"receipt\":4,\"index\":2}\n";

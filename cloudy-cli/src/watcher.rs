@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn view_changes_say_who_left_and_why_and_who_is_back() {
+    fn view_changes_name_departed_members_with_reasons_and_returned_members() {
         let watcher = watcher();
         let view = |number, members: &[u8]| MasterEvent::View {
             id: ViewId(number),
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_shown_once_whoever_tells_of_it() {
+    fn a_view_is_shown_once_for_all_reporters() {
         let watcher = watcher();
         watcher.view(Instant::now(), ViewId(2), &[id(1), id(2)]);
         watcher.view(Instant::now(), ViewId(2), &[id(1), id(2)]);

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_told_apart() {
+    fn each_malformed_key_has_its_own_error() {
         let good = ClusterKey::from_bytes(&[0xab; 32]).to_text();
         let cases = [
             (String::new(), ParseClusterKeyError::Prefix),

@@ -8,7 +8,7 @@ mod counter;
 mod hello;
 
 #[tokio::test]
-async fn hello_is_said_in_one_order() {
+async fn hello_is_exchanged_in_one_order() {
     let lines = hello::run().await.unwrap();
     let results: Vec<_> = lines[1..].iter().map(|line| line.split_once(": ").unwrap().1).collect();
     assert_eq!(results.len(), 3);

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_transfer_needs_is_kept_up_to_twice_the_bound() {
+    fn entries_of_a_transfer_are_retained_up_to_twice_the_bound() {
         let mut retained = Retained::new(2 * entry(1, 4).kept_bytes());
         let first_after = |retained: &mut Retained, first| {
             retained.push(batch(first, 4));

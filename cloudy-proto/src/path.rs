@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_trip_is_smoothed_and_exceeds_what_varies() {
+    fn a_round_trip_is_smoothed_and_covers_its_variation() {
         assert_eq!(Path::default().round_trip_max(), None);
         assert_eq!(measured(&[400]).round_trip_max(), Some(ms(1_200)), "the first sample: three times as long");
         let steady = longest(&[400; 40]);

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_sends_at_its_limit_whatever_the_size_of_slots() {
+    fn a_member_sends_at_its_limit_with_slots_of_any_size() {
         for slot_bytes in [100, 10_000, 1_000_000] {
             let mut throttle = Throttle::default();
             throttle.limit(Some(100_000));

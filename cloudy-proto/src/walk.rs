@@ -156,7 +156,7 @@ impl ResultState {
         rules: Rules,
     ) -> Option<Entry> {
         let mut last = self.last_seq(origin, incarnation);
-        if !rules.holds(Rule::NumbersAreOfARun) {
+        if !rules.holds(Rule::NumbersAreOfAnIncarnation) {
             let of_origin = self.last_seqs.iter().filter(|((known, _), _)| *known == origin);
             last = of_origin.map(|(_, seq)| *seq).max().unwrap_or_default();
         }
@@ -244,7 +244,7 @@ mod tests {
     use crate::view::View;
 
     #[test]
-    fn a_result_goes_on_from_the_base_at_a_view_s_first_index_without_a_message_less() {
+    fn a_result_continues_from_a_base_at_the_first_index_of_a_view_without_loss() {
         let batch = |first, count: u32| {
             let mut body = BytesMut::new();
             (0..count).for_each(|_| push_payload(&mut body, b"x"));

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_forge_a_line_is_replaced_and_the_length_is_bounded() {
+    fn control_characters_are_replaced_and_the_length_is_bounded() {
         let forged = "no\x1b[2J\r\n2026 ERROR\u{202e}\u{9b}1m\u{2066}\u{200b}";
         let expected = "no\u{fffd}[2J\u{fffd}\u{fffd}2026 ERROR\u{fffd}\u{fffd}1m\u{fffd}\u{fffd}";
         assert_eq!(harmless(forged.as_bytes()), expected);

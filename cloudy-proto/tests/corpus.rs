@@ -46,7 +46,7 @@ fn folder(target: &str) -> PathBuf {
 /// A file whose name begins with `good` is taken to its end and holds a frame, with `bad` is refused; any other, as a
 /// fuzzer leaves them, must only not break the decoder.
 #[test]
-fn every_file_of_the_corpus_is_taken_or_refused_as_its_name_says() {
+fn every_file_of_the_corpus_is_accepted_or_rejected_as_its_name_says() {
     for (target, run, _) in TARGETS {
         let mut files: Vec<_> = std::fs::read_dir(folder(target)).unwrap().map(|file| file.unwrap().path()).collect();
         files.sort();

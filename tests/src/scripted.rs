@@ -119,7 +119,7 @@ fn batch(count: u32) -> Batch {
 /// The node that invited another reports every 50 ms, for a minute, that it does not coordinate. True if the other
 /// reports that no node coordinates.
 #[must_use]
-pub fn says_that_nobody_coordinates(rules: Rules) -> bool {
+pub fn reports_that_no_member_coordinates(rules: Rules) -> bool {
     let mut invited = Alone::linked(Role::Invited { by: PEER }, rules);
     let mut outputs = Vec::new();
     for _ in 0..1_200 {
@@ -132,7 +132,7 @@ pub fn says_that_nobody_coordinates(rules: Rules) -> bool {
 /// A voter is told by its leader that the log is committed up to entry 100, of which it has none. True if it closes the
 /// link: the library would stop the process.
 #[must_use]
-pub fn refuses_what_it_does_not_hold(rules: Rules) -> bool {
+pub fn rejects_a_commit_of_entries_it_lacks(rules: Rules) -> bool {
     let mut invited = Alone::linked(Role::Invited { by: PEER }, rules);
     let commands = [
         Command::Created { creator: PEER },

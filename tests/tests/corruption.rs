@@ -63,7 +63,7 @@ fn is_not_found(off: &str, rules: Rules, story: impl Fn(Rules) -> Result<(), Fai
 /// A newcomer comes to three members, of which node 2 cannot read the entry that lets it in. They go on without node 2,
 /// and so do the voters.
 #[test]
-fn a_member_that_cannot_read_a_log_entry_stops_and_the_others_go_on() {
+fn a_member_that_cannot_decode_a_log_entry_stops_and_the_others_continue() {
     is_found_by(Rule::UnreadableLogStops, |rules| {
         let plan = with_newcomer(altered(3, 2, Corrupted::Command, rules), Newcomer::Member);
         let mut story = Scenario::begin(plan)?;
@@ -86,7 +86,7 @@ fn a_member_that_cannot_read_a_log_entry_stops_and_the_others_go_on() {
 
 /// It comes so late that it receives the state of the log, and cannot read that.
 #[test]
-fn a_newcomer_that_cannot_read_what_the_log_comes_to_stops() {
+fn a_newcomer_that_cannot_decode_the_log_snapshot_stops() {
     is_found_by(Rule::UnreadableLogStops, |rules| {
         let mut plan = with_newcomer(altered(3, 3, Corrupted::LogState, rules), Newcomer::Member);
         plan.log_entries_max = 2;
@@ -100,7 +100,7 @@ fn a_newcomer_that_cannot_read_what_the_log_comes_to_stops() {
 }
 
 #[test]
-fn a_member_whose_checkpoint_differs_stops() {
+fn a_member_with_a_differing_checkpoint_stops() {
     is_found_by(Rule::MembersCompare, |rules| {
         let mut plan = altered(3, 2, Corrupted::Slot, rules);
         (plan.parameters.slot_payloads_max, plan.parameters.slot_bytes_max) = (10_000, 1 << 20);
@@ -130,7 +130,7 @@ fn a_member_that_begins_a_view_elsewhere_stops() {
 
 /// One message differs on one disk, and in no node's memory: detected once its process is restarted.
 #[test]
-fn a_member_whose_disk_is_corrupt_stops_once_it_is_back() {
+fn a_member_with_a_corrupt_disk_stops_after_its_restart() {
     is_found_by_both(Rule::MembersCompare, Rule::BeginningsCompare, |rules| {
         let mut plan = Plan::calm_on_disk(3);
         plan.corruption = Some(Corruption { home: 2, what: Corrupted::Stored });
@@ -147,7 +147,7 @@ fn a_member_whose_disk_is_corrupt_stops_once_it_is_back() {
 }
 
 #[test]
-fn a_member_whose_answer_contradicts_the_others_is_left_out_and_stops() {
+fn a_member_with_a_contradicting_answer_is_excluded_and_stops() {
     is_found_by(Rule::AnswersCompare, |rules| {
         let mut story = Scenario::begin(altered(4, 2, Corrupted::Answer, rules))?;
         story.broadcasts(0, 5, 8)?;
@@ -161,7 +161,7 @@ fn a_member_whose_answer_contradicts_the_others_is_left_out_and_stops() {
 
 /// An observer is given another byte than the members have. It finds that at the next view's first index.
 #[test]
-fn an_observer_whose_checkpoint_differs_stops_alone() {
+fn an_observer_with_a_differing_checkpoint_stops_alone() {
     is_found_by(Rule::ObserversCompare, |rules| {
         let plan = with_newcomer(altered(3, 3, Corrupted::Fetched, rules), Newcomer::Observer);
         let mut story = Scenario::begin(plan)?;
@@ -176,7 +176,7 @@ fn an_observer_whose_checkpoint_differs_stops_alone() {
 
 /// The same, and the group ends before there is another checkpoint.
 #[test]
-fn an_observer_whose_final_result_differs_stops_alone() {
+fn an_observer_with_a_differing_final_result_stops_alone() {
     is_found_by(Rule::FinalsCompare, |rules| {
         let plan = with_newcomer(altered(3, 3, Corrupted::Fetched, rules), Newcomer::Observer);
         let mut story = Scenario::begin(plan)?;
@@ -191,7 +191,7 @@ fn an_observer_whose_final_result_differs_stops_alone() {
 
 /// Members find at STOP any difference since the last checkpoint, as soon as the others have reported.
 #[test]
-fn a_member_whose_final_result_differs_says_so() {
+fn a_member_with_a_differing_final_result_reports_it() {
     is_found_by(Rule::FinalsCompare, |rules| {
         let mut story = Scenario::begin(altered(3, 2, Corrupted::Slot, rules))?;
         story.broadcasts(0, 5, 8)?;
@@ -204,7 +204,7 @@ fn a_member_whose_final_result_differs_says_so() {
 /// The log of one member ends the lanes of view 1 earlier than the others' does: control state is corrupt, and it shows in
 /// the result.
 #[test]
-fn a_member_whose_log_says_another_cut_stops() {
+fn a_member_with_another_cut_in_its_log_stops() {
     is_found_by(Rule::BeginningsCompare, |rules| {
         let mut story = Scenario::begin(altered(4, 2, Corrupted::Cut, rules))?;
         // Confirmed and not approved when node 3 is gone: the cut takes it.

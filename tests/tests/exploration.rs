@@ -65,7 +65,7 @@ fn a_cut_at_the_maximum() {
 }
 
 #[test]
-fn a_cut_is_walked_without_being_held() {
+fn a_cut_is_applied_without_all_its_slots() {
     let scenario = pipelined().at_once([1, 1, 0]).leaves(2);
     is_found(Rule::CutIsHeld, &scenario, ONE_SEQUENCE);
 }
@@ -84,7 +84,7 @@ fn the_cursor_passes_an_unknown_slot() {
 /// No rule alone breaks this: a member that has confirmed a message has skipped the rounds before it. So the test reverses
 /// results.
 #[test]
-fn what_is_broadcast_later_comes_earlier() {
+fn a_later_broadcast_precedes_an_earlier_one() {
     let scenario = pipelined().approved([0, 1, 0]).broadcasts([1, 0, 0]);
     let report = explore(&scenario.clone().reversed());
     assert_eq!(report.counterexample.map(|found| found.broken.rule), Some(REAL_TIME));
@@ -99,7 +99,7 @@ fn one_confirmation_too_few() {
 }
 
 #[test]
-fn what_a_cut_did_not_take_goes_behind() {
+fn messages_outside_a_cut_return_to_the_tail_of_the_outbox() {
     let scenario = pipelined().broadcasts([0, 2, 0]).window(1).leaves(2);
     is_found(Rule::PutBackAtHead, &scenario, "an origin's payloads enter once and in its order");
 }

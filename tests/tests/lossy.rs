@@ -272,21 +272,21 @@ async fn run_with_an_eviction(seed: u64, loss: f64, ring: RingKind, messages: us
 }
 
 #[tokio::test(start_paused = true)]
-async fn pipelined_a_member_that_is_cut_off_is_evicted_and_comes_back() {
+async fn pipelined_a_partitioned_member_is_evicted_and_rejoins() {
     for (seed, loss) in [(51, 0.0), (52, 0.05), (53, 0.2)] {
         run_with_an_eviction(seed, loss, RingKind::Pipelined, 400).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn relay_a_member_that_is_cut_off_is_evicted_and_comes_back() {
+async fn relay_a_partitioned_member_is_evicted_and_rejoins() {
     for (seed, loss) in [(81, 0.0), (82, 0.05), (83, 0.2)] {
         run_with_an_eviction(seed, loss, RingKind::Relay, 400).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn token_a_member_that_is_cut_off_is_evicted_and_comes_back() {
+async fn token_a_partitioned_member_is_evicted_and_rejoins() {
     for (seed, loss) in [(61, 0.0), (62, 0.05)] {
         run_with_an_eviction(seed, loss, RingKind::Token, 64).await;
     }

@@ -12,7 +12,8 @@ use cloudy_proto::{
 use cloudy_tests::invariants::{Failure, REAL_TIME};
 use cloudy_tests::scenario::Scenario;
 use cloudy_tests::scripted::{
-    asks_back, gives_up_its_vote, refuses_what_it_does_not_hold, repeats_itself, says_that_nobody_coordinates,
+    asks_back, gives_up_its_vote, rejects_a_commit_of_entries_it_lacks, repeats_itself,
+    reports_that_no_member_coordinates,
 };
 use cloudy_tests::sim::corruption::{Corrupted, Corruption};
 use cloudy_tests::sim::plan::{Fault, Newcomer, Plan, Step, Who};
@@ -45,40 +46,40 @@ macro_rules! each_is_caught {
                 $(Rule::$rule => stringify!($test),)*
                 Rule::FromIsLatest | Rule::CoordinatorIsCaughtUp => "a_late_proposal_takes_effect",
                 Rule::SkipIsStanding => "skips_become_due_on_arrival_only",
-                Rule::StoredFollowsSnapshot => "a_snapshot_is_kept_that_what_is_stored_does_not_follow",
+                Rule::StoredFollowsSnapshot => "a_snapshot_is_kept_beyond_the_stored_result",
                 Rule::LaggingSourceIsSkipped => "two_that_lack_the_same_entries_do_not_wait_for_each_other",
-                Rule::ResumeTellsSkips => "a_resumed_stream_keeps_its_skips_back",
-                Rule::SeekGoesOn => "who_is_told_often_that_nobody_coordinates_never_says_so",
-                Rule::AskedAsksBack => "who_is_asked_for_what_it_has_not_does_not_ask_back",
+                Rule::ResumeSendsSkips => "a_resumed_stream_withholds_its_skips",
+                Rule::SeekContinues => "a_node_without_a_coordinator_never_reports_it",
+                Rule::ShorterLogRequestsBack => "a_node_with_a_shorter_log_does_not_request_entries_in_return",
                 Rule::SnapshotHasItsView => "a_snapshot_carries_no_members",
                 Rule::SnapshotIsSynced => "a_fetched_snapshot_is_used_before_it_is_synced",
                 Rule::SnapshotIsVerified => "a_snapshot_with_another_byte_is_used",
-                Rule::SnapshotHasLastNumbers => "a_joiner_begins_without_the_last_numbers",
+                Rule::SnapshotHasLastNumbers => "a_joiner_starts_without_the_last_sequence_numbers",
                 Rule::OneStays => "all_that_leave_wait_for_a_dead_member",
                 Rule::LastHandsOver => "the_last_that_leaves_ends_the_group_of_an_evicted_member",
-                Rule::LeftIsLogged => "a_node_that_left_comes_onto_the_ring_again",
-                Rule::EndIsTold => "a_node_that_knows_no_member_of_the_last_view_does_not_learn_of_the_end",
-                Rule::LostVotesAreTold => "most_votes_are_lost_and_no_node_says_so",
-                Rule::ForgottenVoteIsGivenUp => "a_voter_keeps_the_name_under_which_it_forgot",
+                Rule::LeftIsLogged => "a_node_that_left_returns_to_the_ring",
+                Rule::CloseIsReported => "a_node_that_knows_no_member_of_the_last_view_does_not_learn_of_the_end",
+                Rule::LostVotesAreReported => "most_votes_are_lost_and_no_node_reports_it",
+                Rule::ForgottenVoteIsGivenUp => "a_voter_that_forgot_keeps_its_consensus_id",
                 Rule::LostLinkIsNoAnswer => "an_answer_from_before_a_link_was_lost_counts",
                 Rule::AnswerIsInReach => "a_view_rests_on_a_member_that_is_gone",
-                Rule::LeaverIsLed => "a_leader_leaves_that_alone_knows_of_its_removal",
+                Rule::LeaverHasALeader => "a_leader_leaves_though_it_alone_knows_of_its_removal",
                 Rule::EvictedLeaveFirst => "a_member_leaves_the_voters_before_one_that_was_evicted",
-                Rule::ConsensusIsChecked => "a_voter_stops_at_a_message_that_the_library_takes_for_impossible",
-                Rule::SleeperWaits => "a_coordinator_believes_what_waited_for_it",
+                Rule::ConsensusIsChecked => "a_voter_panics_at_a_message_that_the_library_treats_as_impossible",
+                Rule::SleeperWaits => "a_coordinator_acts_on_messages_queued_during_its_stop",
                 // In the unit tests of `cloudy-proto`.
-                Rule::EndFreesLeaver => {
-                    "a_node_that_leaves_outside_the_last_view_does_not_wait_for_members_that_ended"
+                Rule::CloseFreesLeaver => {
+                    "a_node_that_leaves_outside_the_last_view_does_not_wait_for_stopped_members"
                 }
                 Rule::ChangeKeepsMajority => "a_change_of_the_voters_leaves_too_few_that_answer",
                 // In `corruption.rs`.
-                Rule::MembersCompare => "a_member_whose_checkpoint_differs_stops",
-                Rule::ObserversCompare => "an_observer_whose_checkpoint_differs_stops_alone",
+                Rule::MembersCompare => "a_member_with_a_differing_checkpoint_stops",
+                Rule::ObserversCompare => "an_observer_with_a_differing_checkpoint_stops_alone",
                 Rule::BeginningsCompare => "a_member_that_begins_a_view_elsewhere_stops",
-                Rule::AnswersCompare => "a_member_whose_answer_contradicts_the_others_is_left_out_and_stops",
-                Rule::FinalsCompare => "an_observer_whose_final_result_differs_stops_alone",
-                Rule::UnreadableLogStops => "a_member_that_cannot_read_a_log_entry_stops_and_the_others_go_on",
-                Rule::FinalIsStoredWhole => "who_fetched_a_final_result_does_not_know_that_it_is_whole",
+                Rule::AnswersCompare => "a_member_with_a_contradicting_answer_is_excluded_and_stops",
+                Rule::FinalsCompare => "an_observer_with_a_differing_final_result_stops_alone",
+                Rule::UnreadableLogStops => "a_member_that_cannot_decode_a_log_entry_stops_and_the_others_continue",
+                Rule::FinalIsStoredWhole => "a_fetched_final_result_lacks_its_final_marker",
             };
             assert_eq!(tested(Rule::CutAtMinimum), "a_cut_at_the_maximum");
         }
@@ -95,36 +96,36 @@ each_is_caught! {
     one_confirmation_too_few: EveryConfirmation,
     the_owner_is_no_recipient: OwnerIsRecipient,
     a_skip_is_inferred_from_a_gap: NoSkipFromGap,
-    a_skip_is_taken_whose_slots_before_are_missing: KnownSkipIsChained,
+    a_skip_is_accepted_before_the_slots_that_precede_it: KnownSkipIsChained,
     a_link_resumes_without_the_latest_skip: ResumeRepeatsSkip,
-    what_is_passed_on_does_not_resume: ForwardedIsResumed,
-    a_cut_is_walked_without_being_held: CutIsHeld,
+    a_forwarded_lane_does_not_resume: ForwardedIsResumed,
+    a_cut_is_applied_without_all_its_slots: CutIsHeld,
     a_final_result_is_short: FinalReachesCut,
     the_hold_does_not_follow_the_cursor: HoldFollowsCursor,
     the_hold_does_not_exempt_the_first_slot: HoldExemptsFirst,
-    nobody_is_told_who_waits: WaitingIsTold,
-    what_a_joiner_fetched_enters_again: Deduplicated,
-    numbers_are_counted_by_origin_only: NumbersAreOfARun,
-    what_a_cut_did_not_take_goes_behind: PutBackAtHead,
+    a_waiting_member_is_not_reported: WaitingIsReported,
+    a_fetched_message_enters_the_result_again: Deduplicated,
+    numbers_are_counted_by_origin_only: NumbersAreOfAnIncarnation,
+    messages_outside_a_cut_return_to_the_tail_of_the_outbox: PutBackAtHead,
     a_view_follows_though_no_survivor_has_the_result: SurvivorIsComplete,
-    what_is_not_synced_is_confirmed: ConfirmIsSynced,
-    an_answer_names_what_is_not_synced: AnswerIsSynced,
+    an_unsynced_slot_is_confirmed: ConfirmIsSynced,
+    an_answer_names_unsynced_frontiers: AnswerIsSynced,
     a_fetched_result_counts_before_it_is_synced: CompleteIsSynced,
     a_vote_leaves_before_it_is_synced: VoteIsSynced,
-    a_sync_releases_what_came_after_it: TicketIsOfItsState,
-    who_skips_a_view_is_complete_in_the_next: SkippedViewIsIncomplete,
+    a_sync_releases_later_consensus_state: TicketIsOfItsState,
+    a_node_that_skips_a_view_is_complete_in_the_next: SkippedViewIsIncomplete,
     a_stale_disk_decides_a_cut: RunningFixTheCut,
-    a_stale_disk_takes_a_cut_that_it_did_not_answer_for: DiskKnowsItsAnswer,
+    a_stale_disk_applies_a_cut_that_it_did_not_answer_for: DiskKnowsItsAnswer,
     a_restarted_member_is_active_again: RestartedIsWedged,
-    a_run_in_memory_that_is_over_counts_as_a_survivor: StaleMemberIsVoid,
-    a_snapshot_claims_an_index_that_its_state_does_not_know: SnapshotIsOfItsIndex,
-    who_catches_up_reads_no_views: ViewsAreServed,
+    an_ended_incarnation_in_memory_counts_as_a_survivor: StaleMemberIsVoid,
+    a_snapshot_claims_an_index_beyond_its_state: SnapshotIsOfItsIndex,
+    a_node_that_catches_up_reads_no_views: ViewsAreServed,
     a_disk_holds_no_views: ViewsAreStored,
-    a_truncated_result_knows_numbers_of_what_follows: BeginKnowsItsNumbers,
-    a_member_misses_what_a_disk_deleted: DeletesWhatAllHold,
-    a_run_is_named_by_a_clock_that_was_set_back: RunIsNamedByLog,
-    a_restarted_process_sends_what_an_earlier_run_broadcast: RestartedSendsNothingOld,
-    an_id_is_rejected_that_nobody_was_given: RejectedIsListed,
+    a_truncated_result_has_sequence_numbers_of_later_entries: BaseHasLastNumbers,
+    a_member_lacks_an_entry_that_a_disk_deleted: DeletesWhatAllHold,
+    an_incarnation_comes_from_a_clock_that_was_set_back: IncarnationIsNamedByLog,
+    a_restarted_process_sends_messages_of_an_earlier_incarnation: RestartedSendsNothingOld,
+    an_id_is_rejected_before_its_incarnation_is_listed: RejectedIsListed,
     an_id_is_rejected_that_is_on_the_ring: RejectedIsOffRing,
     a_result_that_is_behind_rejects_what_it_lacks: RejectedIsReached,
     a_creator_forgets_the_only_vote: VotersLogIsKept,
@@ -169,7 +170,7 @@ fn is_caught_in(rule: Rule, plans: impl Iterator<Item = Plan>) {
 
 /// An application's first snapshot may be of an index before which the disk has let its result go.
 #[test]
-fn a_snapshot_is_kept_that_what_is_stored_does_not_follow() {
+fn a_snapshot_is_kept_beyond_the_stored_result() {
     let plan = |seed| {
         let mut plan = Plan::of(seed);
         plan.snapshot_every = Some(7);
@@ -205,7 +206,7 @@ fn a_snapshot_with_another_byte_is_used() {
 
 /// It shows only where a node begins with another's snapshot, and its origin's numbers come again.
 #[test]
-fn a_joiner_begins_without_the_last_numbers() {
+fn a_joiner_starts_without_the_last_sequence_numbers() {
     let begins_late = |plan: &Plan| plan.snapshot_every.is_some() && plan.evicts() && plan.session.is_none();
     is_caught_in(Rule::SnapshotHasLastNumbers, (0..8 * SEEDS).map(Plan::of).filter(begins_late));
 }
@@ -234,7 +235,7 @@ fn two_that_lack_the_same_entries_do_not_wait_for_each_other() {
 /// A skip that was told and lost with its link is missed by those for whose messages the skipper does not wait.
 /// With heartbeats off nothing else tells it.
 #[test]
-fn a_resumed_stream_keeps_its_skips_back() {
+fn a_resumed_stream_withholds_its_skips() {
     let plan = |seed: u64| {
         let mut plan = Plan::of(seed);
         plan.parameters.ring = RingKind::Pipelined;
@@ -246,7 +247,7 @@ fn a_resumed_stream_keeps_its_skips_back() {
         plan
     };
     let waiting = (0..SEEDS).map(plan).filter(|plan| !plan.evicts() && plan.session.is_none());
-    is_caught_in(Rule::ResumeTellsSkips, waiting);
+    is_caught_in(Rule::ResumeSendsSkips, waiting);
 }
 
 /// With one view, a full outbox is emptied only by a slot at or above the highest round taken, which lifts the lane past
@@ -261,27 +262,27 @@ fn skips_become_due_on_arrival_only() {
 }
 
 #[test]
-fn who_is_told_often_that_nobody_coordinates_never_says_so() {
-    assert!(says_that_nobody_coordinates(Rules::default()));
-    assert!(!says_that_nobody_coordinates(Rules::all_but(Rule::SeekGoesOn)));
+fn a_node_without_a_coordinator_never_reports_it() {
+    assert!(reports_that_no_member_coordinates(Rules::default()));
+    assert!(!reports_that_no_member_coordinates(Rules::all_but(Rule::SeekContinues)));
 }
 
 #[test]
-fn a_voter_stops_at_a_message_that_the_library_takes_for_impossible() {
-    assert!(refuses_what_it_does_not_hold(Rules::default()));
+fn a_voter_panics_at_a_message_that_the_library_treats_as_impossible() {
+    assert!(rejects_a_commit_of_entries_it_lacks(Rules::default()));
     let unchecked =
-        std::panic::catch_unwind(|| refuses_what_it_does_not_hold(Rules::all_but(Rule::ConsensusIsChecked)));
+        std::panic::catch_unwind(|| rejects_a_commit_of_entries_it_lacks(Rules::all_but(Rule::ConsensusIsChecked)));
     assert!(unchecked.is_err(), "the library stops the process");
 }
 
 #[test]
-fn who_is_asked_for_what_it_has_not_does_not_ask_back() {
+fn a_node_with_a_shorter_log_does_not_request_entries_in_return() {
     assert!(asks_back(Rules::default()));
-    assert!(!asks_back(Rules::all_but(Rule::AskedAsksBack)));
+    assert!(!asks_back(Rules::all_but(Rule::ShorterLogRequestsBack)));
 }
 
 #[test]
-fn a_voter_keeps_the_name_under_which_it_forgot() {
+fn a_voter_that_forgot_keeps_its_consensus_id() {
     assert!(gives_up_its_vote(Rules::default()));
     assert!(!gives_up_its_vote(Rules::all_but(Rule::ForgottenVoteIsGivenUp)));
 }
@@ -307,7 +308,7 @@ fn an_answer_from_before_a_link_was_lost_counts() {
 /// A coordinator that is stopped while members answer `Wedge` evicts itself, for its slow disk, in favour of a member that has
 /// died since.
 #[test]
-fn a_coordinator_believes_what_waited_for_it() {
+fn a_coordinator_acts_on_messages_queued_during_its_stop() {
     let plan = |seed: u64| {
         let mut plan = Plan::of(seed);
         plan.parameters.timeout_max = Duration::ZERO;
@@ -341,19 +342,19 @@ fn a_view_rests_on_a_member_that_is_gone() {
 /// Of two voters one proposes that the other leaves, and its process restarts with a disk that does not have that. The
 /// other one leads then, applies its own removal and ends. All power fails soon after a view was installed.
 #[test]
-fn a_leader_leaves_that_alone_knows_of_its_removal() {
+fn a_leader_leaves_though_it_alone_knows_of_its_removal() {
     let plan = |after_us| {
         let mut plan = Plan::of(23_243);
         plan.at_steps.insert(0, (Step::Install, after_us, Fault::PowerCut { within_us: 1_000 }));
         plan.at_steps.insert(0, (Step::Install, 0, Fault::Slow { who: Who::Coordinator, for_us: 1 }));
         plan
     };
-    is_caught_in(Rule::LeaverIsLed, (2_000..6_000).step_by(3).map(plan));
+    is_caught_in(Rule::LeaverHasALeader, (2_000..6_000).step_by(3).map(plan));
 }
 
 /// It was cut off when the group closed, and fetched; then the power fails, and no other node is there to inform it.
 #[test]
-fn who_fetched_a_final_result_does_not_know_that_it_is_whole() {
+fn a_fetched_final_result_lacks_its_final_marker() {
     let story = |rules| -> Result<(), Failure> {
         let mut story = Scenario::begin(Plan { rules, ..Plan::calm_on_disk(3) })?;
         story.pass(1_000_000)?;
@@ -379,7 +380,7 @@ fn who_fetched_a_final_result_does_not_know_that_it_is_whole() {
 /// No rule alone breaks real-time order: a member that has confirmed a message has skipped the rounds before it. So the
 /// machine that breaks it is made up: it gives out a message at the index of one that was approved before its broadcast.
 #[test]
-fn what_is_broadcast_later_comes_earlier() -> Result<(), Failure> {
+fn a_later_broadcast_precedes_an_earlier_one() -> Result<(), Failure> {
     let mut story = Scenario::begin(Plan::calm(3, None))?;
     story.broadcasts(0, 1, 8)?;
     story.until("one node knows it", |world| world.judge.approved() == 1)?;
@@ -406,7 +407,7 @@ fn what_is_broadcast_later_comes_earlier() -> Result<(), Failure> {
 
 /// The smallest case, scripted.
 #[test]
-fn what_is_sent_again_enters_once() {
+fn a_repeated_message_enters_the_result_once() {
     assert_eq!(repeats_itself(Rules::default()), [1, 2, 3]);
     assert_eq!(repeats_itself(Rules::all_but(Rule::Deduplicated)), [1, 2, 1, 2, 3], "the rule is what keeps it out");
 }
@@ -473,7 +474,7 @@ fn rules_hold(rules: Rules) -> bool {
 
 /// A member is evicted, is about to come back, and leaves: it is gone, and the coordinator takes it in.
 #[test]
-fn a_node_that_left_comes_onto_the_ring_again() {
+fn a_node_that_left_returns_to_the_ring() {
     let story = |rules, after_us| -> Result<(), Failure> {
         let mut story = Scenario::begin(evicting(4, rules))?;
         // It is let back 250 ms after its eviction: somewhen about then it leaves.
@@ -512,13 +513,13 @@ fn a_node_that_knows_no_member_of_the_last_view_does_not_learn_of_the_end() {
         })
     };
     assert_eq!(story(Rules::default()), Ok(()));
-    let failure = story(Rules::all_but(Rule::EndIsTold)).expect_err("it does not learn it");
-    println!("EndIsTold off: {failure}");
+    let failure = story(Rules::all_but(Rule::CloseIsReported)).expect_err("it does not learn it");
+    println!("CloseIsReported off: {failure}");
 }
 
 /// Two of three voters in memory are started again at once.
 #[test]
-fn most_votes_are_lost_and_no_node_says_so() {
+fn most_votes_are_lost_and_no_node_reports_it() {
     let story = |rules| -> Result<(), Failure> {
         let mut story = Scenario::begin(evicting(3, rules))?;
         let all_vote = |world: &World| world.nodes[0].machine.status(Time(0)).voters.len() == 3;
@@ -532,8 +533,8 @@ fn most_votes_are_lost_and_no_node_says_so() {
         })
     };
     assert_eq!(story(Rules::default()), Ok(()));
-    let failure = story(Rules::all_but(Rule::LostVotesAreTold)).expect_err("nobody says so");
-    println!("LostVotesAreTold off: {failure}");
+    let failure = story(Rules::all_but(Rule::LostVotesAreReported)).expect_err("nobody says so");
+    println!("LostVotesAreReported off: {failure}");
 }
 
 /// `docs/reference/rules.md` has one row for each rule, and each row names a test that exists.

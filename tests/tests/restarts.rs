@@ -37,7 +37,7 @@ fn a_power_cut_loses_nothing_that_was_approved() -> Result<(), Failure> {
 }
 
 #[test]
-fn who_was_away_for_longer_than_memory_goes_back_comes_back_by_anothers_disk() -> Result<(), Failure> {
+fn a_node_absent_beyond_memory_retention_recovers_from_the_disk_of_another() -> Result<(), Failure> {
     let mut plan = Plan::calm_on_disk(3);
     plan.retain_bytes = 1;
     plan.disk.sync_us = 20_000;
@@ -69,7 +69,7 @@ fn who_was_away_for_longer_than_memory_goes_back_comes_back_by_anothers_disk() -
 }
 
 #[test]
-fn what_no_disk_had_is_gone_with_the_power_and_the_group_goes_on() -> Result<(), Failure> {
+fn messages_on_no_disk_are_lost_in_a_power_cut_and_the_group_continues() -> Result<(), Failure> {
     let mut plan = Plan::calm_on_disk(3);
     plan.disk.sync_us = 0;
     let mut story = Scenario::begin(plan)?;
@@ -92,7 +92,7 @@ fn what_no_disk_had_is_gone_with_the_power_and_the_group_goes_on() -> Result<(),
 }
 
 #[test]
-fn a_process_that_kept_nothing_joins_anew_and_sends_nothing_of_its_earlier_run() -> Result<(), Failure> {
+fn a_process_without_stored_state_joins_anew_and_sends_no_message_of_its_earlier_incarnation() -> Result<(), Failure> {
     let mut plan = Plan::calm(3, None);
     plan.parameters.on_failure = OnFailure::Evict;
     let mut story = Scenario::begin(plan)?;
@@ -214,7 +214,7 @@ const FETCHED: usize = 500;
 const FETCH_US: u64 = 2_000_000;
 
 #[test]
-fn a_group_without_a_complete_member_says_so_and_goes_on_once_a_disk_is_back() -> Result<(), Failure> {
+fn a_group_without_a_complete_member_reports_it_and_continues_once_a_disk_returns() -> Result<(), Failure> {
     for durability in [Durability::Memory, Durability::Disk] {
         let mut plan = Plan::calm(3, None);
         (plan.creator_is_member, plan.network.latency_us, plan.network.result_us) = (false, 20_000, FETCH_US);
@@ -260,7 +260,7 @@ fn a_group_without_a_complete_member_says_so_and_goes_on_once_a_disk_is_back() -
 }
 
 #[test]
-fn who_misses_more_of_the_log_than_is_kept_is_told_what_it_comes_to() -> Result<(), Failure> {
+fn a_node_that_lags_beyond_the_kept_log_gets_the_log_snapshot() -> Result<(), Failure> {
     for durability in [Durability::Memory, Durability::Disk] {
         let mut plan = Plan::calm(4, None);
         (plan.parameters.durability, plan.parameters.on_failure) = (durability, OnFailure::Evict);
@@ -350,7 +350,7 @@ fn a_creator_without_a_place_on_the_ring_fetches_no_result_after_a_restart() -> 
 /// before its disk has synced the news, so its disk needs the master's vote: the master dies only once the news is known
 /// again.
 #[test]
-fn a_kill_waits_until_a_restarted_node_knows_again_who_votes() -> Result<(), Failure> {
+fn a_kill_waits_until_a_restarted_node_knows_the_voters() -> Result<(), Failure> {
     let mut forgot = 0;
     for sync_us in [1_000, 3_000, 9_000, 20_000] {
         let (send, grace) = (Duration::from_secs(4), Duration::from_millis(100));

@@ -80,7 +80,7 @@ fn a_dead_member_stalls_approvals_until_stop_and_the_survivors_end_on_time() -> 
 /// One of two members is cut off, and the other dies when the view is proposed that lists it alone. The first one and the
 /// master are a majority of the voters.
 #[test]
-fn a_group_without_a_complete_member_says_so_and_waits() {
+fn a_group_without_a_complete_member_reports_it_and_waits() {
     let mut plan = plan_of_a_session(2);
     plan.parameters.on_failure = OnFailure::Evict;
     plan.session = plan.session.map(|session| session.send(Duration::from_secs(60)));
@@ -111,7 +111,7 @@ fn a_session_outlives_its_master() -> Result<(), Failure> {
 }
 
 #[test]
-fn five_lose_one_coordinator_after_another_and_the_last_two_go_on() -> Result<(), Failure> {
+fn five_lose_one_coordinator_after_another_and_the_last_two_continue() -> Result<(), Failure> {
     let mut plan = Plan::calm(5, None);
     plan.parameters.on_failure = OnFailure::Evict;
     let mut story = Scenario::begin(plan)?;
@@ -132,7 +132,7 @@ fn five_lose_one_coordinator_after_another_and_the_last_two_go_on() -> Result<()
 }
 
 #[test]
-fn three_members_and_their_watching_creator_lose_any_one_at_any_time_and_go_on() -> Result<(), Failure> {
+fn three_members_and_their_watching_creator_lose_any_one_at_any_time_and_continue() -> Result<(), Failure> {
     // If two members are left the creator votes with them, also if it voted before and was removed.
     let mut plan = plan_of_a_session(3);
     plan.parameters.on_failure = OnFailure::Evict;
@@ -165,7 +165,7 @@ fn view_of(world: &World, node: usize) -> u64 {
 }
 
 #[test]
-fn a_live_member_that_is_cut_off_at_stop_fetches_what_it_misses() -> Result<(), Failure> {
+fn a_live_member_partitioned_at_stop_fetches_its_missing_entries() -> Result<(), Failure> {
     let mut story = Scenario::begin(plan_of_a_session(3))?;
     story.pass(950_000)?;
     story.suffers(Fault::Isolate { who: Who::Node(3), outage_us: 700_000 })?;
@@ -191,7 +191,7 @@ fn a_waiting_sender_gets_an_idle_turn_long_before_the_next_heartbeat() -> Result
 }
 
 #[test]
-fn who_was_away_while_newcomers_took_the_place_of_all_it_knew_finds_them() -> Result<(), Failure> {
+fn a_returning_node_finds_the_newcomers_that_replaced_all_its_peers() -> Result<(), Failure> {
     let mut plan = Plan::calm(2, None);
     plan.parameters.on_failure = OnFailure::Evict;
     plan.newcomers = vec![(2_000_000, Newcomer::Member), (2_000_000, Newcomer::Member)];
@@ -219,7 +219,7 @@ fn who_was_away_while_newcomers_took_the_place_of_all_it_knew_finds_them() -> Re
 }
 
 #[test]
-fn a_relay_that_stalls_goes_on_without_relaying_and_drops_nobody() -> Result<(), Failure> {
+fn a_stalling_relay_continues_without_relaying_and_drops_no_member() -> Result<(), Failure> {
     let mut plan = Plan::calm(4, None);
     (plan.parameters.durability, plan.parameters.on_failure) = (Durability::Disk, OnFailure::Evict);
     plan.disk.sync_us = 3_000;
@@ -240,7 +240,7 @@ fn a_relay_that_stalls_goes_on_without_relaying_and_drops_nobody() -> Result<(),
 }
 
 #[test]
-fn a_relay_goes_on_without_a_member_and_with_it_again() -> Result<(), Failure> {
+fn a_relay_continues_without_a_member_and_with_it_again() -> Result<(), Failure> {
     let mut plan = Plan::calm(4, None);
     (plan.parameters.ring, plan.parameters.on_failure) = (RingKind::Relay, OnFailure::Evict);
     let mut story = Scenario::begin(plan)?;
@@ -290,7 +290,7 @@ fn plan_with_corruption(members: usize) -> Plan {
 }
 
 #[test]
-fn a_corrupted_result_stops_the_minority_and_the_majority_goes_on() -> Result<(), Failure> {
+fn a_corrupted_result_stops_the_minority_and_the_majority_continues() -> Result<(), Failure> {
     let mut story = Scenario::begin(plan_with_corruption(3))?;
     story.broadcasts(0, PAYLOADS, 1)?;
     story.until("the corrupted member stops", |world| world.nodes[2].diverged)?;

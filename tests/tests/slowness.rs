@@ -70,7 +70,7 @@ fn stays_whole(plan: Plan, what: &str) -> Result<(), Failure> {
 }
 
 #[test]
-fn nobody_is_evicted_on_paths_of_up_to_400_ms() -> Result<(), Failure> {
+fn no_member_is_evicted_on_paths_of_up_to_400_ms() -> Result<(), Failure> {
     for round_trip_ms in [1, 10, 50, 100, 200, 260, 400] {
         stays_whole(path(busy(Plan::calm(4, None)), round_trip_ms), &format!("{round_trip_ms} ms"))?;
     }
@@ -96,7 +96,7 @@ fn time_of_the_largest_message(narrow: Narrow) -> Result<u64, Failure> {
 
 /// For 6.7 s all other frames wait behind it.
 #[test]
-fn nobody_is_evicted_while_a_message_of_the_maximum_size_crosses_a_slow_link() -> Result<(), Failure> {
+fn no_member_is_evicted_while_a_message_of_the_maximum_size_crosses_a_slow_link() -> Result<(), Failure> {
     let narrow = Narrow { bytes_per_second: SLOW_LINK_BYTES_PER_SECOND, queue_bytes: None, overtake_after_us: None };
     let took_us = time_of_the_largest_message(narrow)?;
     assert!(took_us > 6 * SECOND, "it took its time: {took_us} us");
@@ -105,7 +105,7 @@ fn nobody_is_evicted_while_a_message_of_the_maximum_size_crosses_a_slow_link() -
 
 /// Streams have priorities and the path queues for 300 ms, as between nodes of the library.
 #[test]
-fn nobody_is_evicted_while_the_largest_message_crosses_a_very_slow_link_on_which_heartbeats_overtake()
+fn no_member_is_evicted_while_the_largest_message_crosses_a_very_slow_link_with_overtaking_heartbeats()
 -> Result<(), Failure> {
     for bytes_per_second in [100_000, 200_000, 500_000, 1_000_000, 1_700_000] {
         let narrow = Narrow { bytes_per_second, queue_bytes: None, overtake_after_us: Some(300 * MS) };
@@ -117,7 +117,7 @@ fn nobody_is_evicted_while_the_largest_message_crosses_a_very_slow_link_on_which
 
 /// If a round trip is long, so is the time until members of the first view have linked to each other.
 #[test]
-fn nobody_is_evicted_whose_links_come_up_late() -> Result<(), Failure> {
+fn no_member_is_evicted_for_links_that_come_up_late() -> Result<(), Failure> {
     let mut plan = path(busy(Plan::calm(4, None)), 300);
     plan.network.notice_us = 1_200 * MS;
     stays_whole(plan, "late links")
@@ -145,7 +145,7 @@ fn deaths_on_paths_of_up_to_400_ms_evict_the_dead_alone() -> Result<(), Failure>
 }
 
 #[test]
-fn nobody_is_evicted_where_delays_are_unequal() -> Result<(), Failure> {
+fn no_member_is_evicted_for_unequal_delays() -> Result<(), Failure> {
     let mut plan = busy(Plan::calm(4, None));
     for (from, to, ms) in [(0, 1, 120), (1, 2, 120), (2, 0, 60), (3, 0, 120), (0, 3, 30), (1, 3, 90)] {
         plan.slowness.delays.push((from, to, ms * MS));
@@ -154,7 +154,7 @@ fn nobody_is_evicted_where_delays_are_unequal() -> Result<(), Failure> {
 }
 
 #[test]
-fn nobody_is_evicted_whose_disk_is_slow() -> Result<(), Failure> {
+fn no_member_is_evicted_for_a_slow_disk() -> Result<(), Failure> {
     for sync_ms in [400, 800, 3_000] {
         for home in [Some(0), Some(2), None] {
             let mut plan = busy(Plan::calm_on_disk(4));
@@ -166,7 +166,7 @@ fn nobody_is_evicted_whose_disk_is_slow() -> Result<(), Failure> {
 }
 
 #[test]
-fn nobody_is_evicted_whose_process_is_slow() -> Result<(), Failure> {
+fn no_member_is_evicted_for_a_slow_process() -> Result<(), Failure> {
     for home in [Some(0), Some(2), None] {
         let mut plan = busy(Plan::calm(4, None));
         for (since_s, ms) in [(0, 60), (5, 60), (15, 80), (25, 200)] {
@@ -179,7 +179,7 @@ fn nobody_is_evicted_whose_process_is_slow() -> Result<(), Failure> {
 
 /// With `timeout_max` at zero timeouts are fixed, and slow members are evicted.
 #[test]
-fn fixed_timeouts_evict_what_is_slow() -> Result<(), Failure> {
+fn fixed_timeouts_evict_slow_members() -> Result<(), Failure> {
     let mut disk = busy(Plan::calm_on_disk(4));
     disk.slowness.syncs.push(Spell { home: Some(2), since_us: 5 * SECOND, takes_us: 3 * SECOND });
     let mut process = busy(Plan::calm(4, None));

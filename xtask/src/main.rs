@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_taken_as_documented() {
+    fn commands_are_accepted_as_documented() {
         assert_eq!(parsed("test"), Ok(Chore::Test));
         assert_eq!(parsed("verify --full"), Ok(Chore::Verify { full: true }));
         assert_eq!(parsed("simulate --seeds 7"), Ok(Chore::Simulate { seeds: 7, from: 0, release: false }));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_documented_is_refused_in_words() {
+    fn undocumented_arguments_are_rejected_with_the_reason() {
         for (line, word) in [
             ("", "missing"),
             ("tset", "tset"),

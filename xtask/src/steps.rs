@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_checked_is_said_and_does_not_fail() {
+    fn a_skipped_check_is_reported_and_does_not_fail() {
         let step = Step::check("advisories", |_| Outcome::NotChecked("no network"));
         assert_eq!(run(Path::new("."), vec![step]), ExitCode::SUCCESS);
         let text = summary(&[("advisories", Outcome::NotChecked("no network"), Duration::ZERO)]);

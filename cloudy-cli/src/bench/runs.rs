@@ -218,7 +218,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_window_that_adapts_is_what_it_came_to() {
+    fn an_adaptive_window_is_shown_at_its_final_size() {
         let runs = [run(100_000.0, 1), run(300_000.0, 1), run(200_000.0, 1)];
         assert_eq!(Row::of(&spec(), &runs, &[]).window_bytes, 256 << 10);
         let adapts = Spec { window_adapts: true, ..spec() };

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_not_judged() {
+    fn a_missing_measurement_is_not_judged() {
         let bare = Row { ratio: None, latency_ratio: None, latency_us: None, ..row() };
         for target in [
             Target::OfBaseline(0.0),

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_due_before_or_after_is_not_measured() {
+    fn messages_due_outside_the_measured_time_are_not_counted() {
         let mut timeline = Timeline::of(START_US..START_US + 100_000);
         for due_us in [0, START_US - 1, START_US + 100_000, u64::MAX] {
             timeline.record(Some(due_us), due_us, 1);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_has_longer_parts_and_a_short_one_has_one() {
+    fn a_long_measurement_has_longer_intervals_and_a_short_one_has_one() {
         assert_eq!((parts_in(20_000), parts_in(2_000_000), parts_in(600_000_000)), (1, 20, PARTS_MAX));
     }
 

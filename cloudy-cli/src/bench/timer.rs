@@ -74,7 +74,7 @@ mod tests {
     use crate::bench::meter::now_us;
 
     #[tokio::test]
-    async fn it_returns_no_sooner_than_asked_also_after_it_was_given_up() {
+    async fn a_sleep_never_returns_early_even_after_cancellation() {
         let mut timer = Timer::new().expect("a timer");
         let begun_us = now_us();
         timer.at(begun_us).await.expect("the past is there");

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_are_read_line_by_line_and_what_is_none_is_passed_over() {
+    fn orders_are_read_line_by_line_and_other_lines_are_skipped() {
         let (sender, mut orders) = mpsc::channel(ORDERS_MAX);
         read(&b"1\nx\n[2]\n3"[..], &sender);
         drop(sender);

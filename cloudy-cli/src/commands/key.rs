@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn each_step_of_a_rotation_shows_both_keys_and_says_what_comes_next() {
+    fn each_step_of_a_rotation_shows_both_keys_and_the_next_step() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("cluster.key");
         let old = key_file::create(&file).expect("makes one").fingerprint();

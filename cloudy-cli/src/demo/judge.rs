@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_results_are_good_whoever_tells_of_them() {
+    fn equal_results_pass_for_every_reporter() {
         assert!(judged(played()).is_good());
         let dead_master = Played {
             outcome: None,
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_wrong_is_named_and_not_good() {
+    fn each_defect_is_named_and_fails() {
         let mut other_result = played();
         other_result.results.insert(Who::Slave(3), summary(6));
         let mut no_result = played();

@@ -50,7 +50,7 @@ fn text_gives_the_keys_back_at_every_step() {
 }
 
 #[test]
-fn each_wrong_line_is_told_apart_and_not_repeated() {
+fn each_malformed_line_has_its_own_error_without_its_content() {
     let (first, other) = (key(0xab).to_text(), key(0xcd).to_text());
     let node = NodeId([0xef; 32]).to_string();
     let cases = [

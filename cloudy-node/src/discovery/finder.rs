@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_finder_asks_on_schedule_and_ends_at_its_deadline() {
+    async fn a_finder_sends_queries_on_schedule_and_stops_at_its_deadline() {
         let keys = DiscoveryKeys::from(&ClusterKeys::from(ClusterKey::from_bytes(&[1; 32])));
         // No node answers on TEST-NET's (RFC 5771 §9.2) group.
         let group = SocketAddrV4::new(Ipv4Addr::new(233, 252, 0, 1), 19_699);

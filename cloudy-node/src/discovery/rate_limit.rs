@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn one_source_that_asks_too_often_leaves_replies_for_the_others() {
+    fn one_source_over_its_limit_leaves_replies_for_the_others() {
         let start = Instant::now();
         let mut limit = RateLimit::new(start);
         let replies = (0..2_000).filter(|_| limit.take(source(1), start)).count();

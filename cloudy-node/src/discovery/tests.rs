@@ -100,7 +100,7 @@ async fn a_responder_that_starts_late_is_found_by_a_later_query() {
 }
 
 #[tokio::test]
-async fn an_unspecified_address_stands_for_that_of_the_interface() {
+async fn an_unspecified_address_becomes_that_of_the_interface() {
     for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
         let on_all = Multicast { interface: any, ..place(3) };
         let advertised = Advertisement { address: SocketAddr::new(any, 10_502), ..advertised(10_502) };
@@ -237,7 +237,7 @@ async fn a_responder_answers_authentic_queries_once_and_at_a_bounded_rate() {
 }
 
 #[tokio::test]
-async fn arguments_that_cannot_work_are_errors_that_say_so() {
+async fn invalid_arguments_are_errors_with_the_reason() {
     let unicast = Multicast { group: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 24_670), ..place(11) };
     let said = |error: DiscoveryError| error.to_string();
     let error = said(Finder::start(keys(1), unicast, LONG).expect_err("no group"));

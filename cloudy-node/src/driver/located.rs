@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_one_host_or_one_link_are_not_told_elsewhere() {
+    fn addresses_of_one_host_or_one_link_are_not_sent_elsewhere() {
         let address = |text: &str| text.parse::<SocketAddr>().expect(text);
         for (told, to, expected) in [
             ("192.0.2.1:1", "127.0.0.1:2", true),

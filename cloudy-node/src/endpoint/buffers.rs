@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_system_gave_is_read_back() {
+    fn the_granted_buffer_sizes_are_read_back() {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
         socket.set_recv_buffer_size(32 << 10).expect("less than any system's bound");
         socket.set_send_buffer_size(48 << 10).expect("less than any system's bound");
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said_with_its_remedy() {
+    fn a_small_buffer_is_reported_with_its_remedy() {
         let enough = Buffers { receive: 4 << 20, send: 5 << 20 };
         assert_eq!(advice(enough, 4 << 20), None);
         let receive = advice(Buffers { receive: 208 << 10, ..enough }, 4 << 20).expect("too little");

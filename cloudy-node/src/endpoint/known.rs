@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_reached_where_it_was_linked_where_it_is_named_and_where_others_say_in_bounded_numbers() {
+    fn addresses_of_a_node_from_links_names_and_peers_are_tried_in_bounded_numbers() {
         let at = |port| SocketAddr::from(([192, 0, 2, 1], port));
         let (known, node) = (KnownNodes::default(), NodeId([1; 32]));
         known.linked(node, at(1));

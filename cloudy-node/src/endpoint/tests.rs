@@ -95,7 +95,7 @@ fn holders_of_one_key_connect_and_know_each_other() {
 }
 
 #[test]
-fn another_cluster_key_is_refused_in_words_on_both_sides() {
+fn another_cluster_key_is_rejected_with_the_reason_on_both_sides() {
     run(async {
         let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(2), EndpointLimits::default()));
         let (dialled, accepted) = tokio::join!(async { fate(one.dial(&other).await).await }, other.accept());
@@ -133,7 +133,7 @@ fn the_dialled_side_checks_the_dialler() {
 }
 
 #[test]
-fn another_protocol_is_refused_in_words_on_both_sides() {
+fn another_protocol_is_rejected_with_the_reason_on_both_sides() {
     run(async {
         let (one, other) = (node(&key(1), EndpointLimits::default()), node(&key(1), EndpointLimits::default()));
         let mut earlier = tls::client_config(&one.identity).unwrap();

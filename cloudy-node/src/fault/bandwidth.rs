@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn datagrams_pass_one_after_another_and_what_would_wait_too_long_is_lost() {
+    async fn datagrams_pass_one_after_another_and_are_lost_beyond_the_maximum_delay() {
         let (now, ms) = (Instant::now(), Duration::from_millis);
         let mut queue = Queue::new(Bandwidth { bytes_per_second: 100_000, queue: ms(25) });
         let mut pass = |at| queue.pass(at, 1_000 - HEADER_BYTES).map(|through| through - now);

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn root_and_the_own_user_may_own_a_secret_and_nobody_else() {
+    fn only_root_and_the_own_user_may_own_a_secret() {
         let of = |owner, process: &Process, any| wrong(&file(owner, owner, 0o600), process, GROUP_READS, any);
         for (owner, expected) in [(0, None), (SERVICE, None), (OTHER, Some(WrongRights::OtherOwner { owner: OTHER }))] {
             assert_eq!(of(owner, &service(), false), expected);

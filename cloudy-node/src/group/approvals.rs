@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_receipt_asks_for_is_let_go() {
+    fn an_approval_without_a_receipt_is_dropped() {
         let mut approvals = Approvals::default();
         let slots = 2 * APPROVALS_KEPT_MAX as u64;
         let kept = [64, 129, 700];

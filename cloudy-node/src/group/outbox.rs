@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn one_payload_is_taken_whatever_the_bound() {
+    fn one_payload_is_accepted_at_any_bound() {
         let mut outbox = Outbox::new(64, 100, 0);
         for payload in [&[][..], &[1; 100]] {
             assert!(!outbox.is_full());

@@ -221,7 +221,7 @@ fn the_path_length_of_a_root_holds_for_the_chains_below_it() {
 }
 
 #[test]
-fn a_peer_with_a_longer_chain_than_documented_is_refused_whatever_the_rest_is_worth() {
+fn a_peer_with_a_chain_over_the_documented_length_is_rejected() {
     let cluster = ClusterKey::generate().unwrap();
     let (own, peer) = (Identity::generate(&cluster).unwrap(), Identity::generate(&cluster).unwrap());
     let rest = [peer.certified.cert.clone(), vec![own.certified.cert[0].clone(); CHAIN_CERTIFICATES_MAX]].concat();

@@ -175,7 +175,7 @@ fn of_concurrent_changes_none_is_lost() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_file_is_refused_and_not_waited_for() {
+fn a_path_that_is_not_a_file_is_rejected_without_blocking() {
     let directory = tempfile::tempdir().unwrap();
     let [pipe, socket] = ["pipe", "socket"].map(|name| directory.path().join(name));
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
@@ -232,7 +232,7 @@ fn no_sync(_: &Path) -> io::Result<()> {
 }
 
 #[test]
-fn a_file_system_that_lacks_something_gets_a_whole_key_file_and_no_error_for_what_was_done() {
+fn a_limited_file_system_gets_a_complete_key_file_without_an_error() {
     let lacking = [
         FileSystem { hard_link: refused, ..files::SYSTEM },
         FileSystem { hard_link: refused, rename_new: unknown, ..files::SYSTEM },

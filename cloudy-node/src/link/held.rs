@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unfinished_frames_are_bounded_and_what_the_driver_has_not_handled_stops_reading() {
+    fn unfinished_frames_are_bounded_and_unhandled_inputs_stop_reading() {
         let held = Held::new(0);
         let (mut one, mut other) = (held.stream(), held.stream());
         one.arrived(CONTROL_FRAME_BYTES_MAX).unwrap();

@@ -417,7 +417,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_reached_where_it_was_heard_first_and_at_a_bounded_number_of_addresses() {
+    fn a_peer_is_reached_at_its_first_address_and_a_bounded_number_of_others() {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         let heard_from = address("192.0.2.7:4433");
         let said = ["0.0.0.0:4433", "0.0.0.0:4434", "[::]:4433", "198.51.100.1:9", "192.0.2.7:4433"].map(address);

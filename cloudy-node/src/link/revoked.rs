@@ -179,7 +179,7 @@ mod tests {
     const PEERS: [NodeId; 3] = [NodeId([0xa0; 32]), NodeId([0xa1; 32]), NodeId([0xa2; 32])];
 
     #[test]
-    fn what_peers_tell_never_takes_the_operators_capacity_nor_one_peer_all_of_the_others() {
+    fn revocations_from_peers_leave_the_capacity_of_the_operator_and_of_other_peers() {
         let revoked = Revoked::default();
         let told = revoked.tell(PEERS[0], &ids(0, 1_000), true);
         assert_eq!((told.fresh.len(), told.left_out), (REVOKED_OF_PEER_MAX, 1_000 - REVOKED_OF_PEER_MAX));

@@ -95,7 +95,7 @@ async fn lines_are_bounded_for_any_number_of_sources_and_causes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cause_that_is_over_is_forgotten_and_said_again_when_it_returns() {
+async fn a_cause_that_ended_is_forgotten_and_logged_again_when_it_returns() {
     let lines = Lines::default();
     let _guard = tracing::subscriber::set_default(lines.clone());
     let repeats = Repeats::new(Health::default());

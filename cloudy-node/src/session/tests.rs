@@ -68,7 +68,7 @@ async fn start_at(key: &ClusterKey, address: &str) -> Node {
 }
 
 #[tokio::test]
-async fn master_and_slaves_agree_and_tell_what_happens() {
+async fn master_and_slaves_agree_and_report_their_progress() {
     let [master, first, second] = nodes().await;
     let config = config(&[first.local_addr(), second.local_addr()]);
     let (seen, heard) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
@@ -206,7 +206,7 @@ fn config_plan() -> SessionPlan {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_is_left_out_and_named() {
+async fn a_slave_without_an_answer_is_excluded_and_named() {
     let [master, slave] = nodes().await;
     let nobody = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     let silent = nobody.local_addr().expect("an address");
@@ -287,7 +287,7 @@ fn config_address(config: &MasterConfig, number: usize) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_slave_that_is_told_to_end_the_session_ends_it_for_all() {
+async fn a_slave_with_a_request_to_end_the_session_ends_it_for_all() {
     let [master, first, second] = nodes().await;
     let mut config = config(&[first.local_addr(), second.local_addr()]);
     config.plan.send = Duration::from_secs(600);
@@ -306,7 +306,7 @@ async fn a_slave_that_is_told_to_end_the_session_ends_it_for_all() {
 }
 
 #[tokio::test]
-async fn a_result_file_that_takes_nothing_holds_up_neither_the_session_nor_the_end() {
+async fn a_blocked_result_file_delays_neither_the_session_nor_its_end() {
     let [master, slave] = nodes().await;
     let config = config(&[slave.local_addr()]);
     let directory = tempfile::tempdir().expect("a directory");
@@ -331,7 +331,7 @@ async fn a_result_file_that_takes_nothing_holds_up_neither_the_session_nor_the_e
 }
 
 #[test]
-fn an_error_without_a_slave_to_name_says_what_happened() {
+fn an_error_without_slaves_to_name_gives_the_reason() {
     let not_ready = |waited_for, apart| MasterError::NotReady { timeout: Duration::from_secs(1), waited_for, apart };
     let error = |waited_for| not_ready(waited_for, Vec::new()).to_string();
     assert!(error(vec!["a".to_owned()]).contains("waited for a; check that"), "{}", error(Vec::new()));

@@ -85,7 +85,7 @@ async fn heard(connection: &Connection, node_stream: &mut quinn::SendStream) {
 }
 
 #[tokio::test]
-async fn a_peer_that_was_not_asked_neither_ends_a_join_nor_leads_it_elsewhere() {
+async fn a_peer_without_a_request_neither_ends_nor_redirects_a_join() {
     let key = key();
     let (creator, honest) = (start(&key).await, start(&key).await);
     let hostile = Hostile::new(&key);

@@ -125,7 +125,7 @@ async fn peers_that_are_refused_for_ten_minutes_leave_few_lines_with_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_is_refused_for_ten_minutes_says_so_in_few_lines_with_counts() {
+async fn a_member_rejected_for_ten_minutes_logs_few_lines_with_counts() {
     let lines = Lines::default();
     let _guard = tracing::subscriber::set_default(lines.clone());
     let (key, network) = (key(), MemoryNetwork::new(1));

@@ -23,7 +23,7 @@ fn few(connections_max: usize, connections_per_address_max: usize) -> EndpointLi
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_say_hello_is_dropped() {
+async fn a_peer_without_a_hello_is_disconnected() {
     let key = key();
     let limits = impatient().handshake_timeout(Duration::from_millis(200));
     let target = Node::builder().cluster_key(&key).limits(limits).start().await.unwrap();
@@ -84,7 +84,7 @@ async fn a_peer_opens_no_more_streams_than_it_may() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_whose_header_does_not_come_ends_its_link() {
+async fn a_stream_without_a_header_closes_its_link() {
     let key = key();
     let network = MemoryNetwork::new(1);
     let address = |last| SocketAddr::from(([10, 0, 0, last], 1));
@@ -100,7 +100,7 @@ async fn a_stream_whose_header_does_not_come_ends_its_link() {
 }
 
 #[tokio::test]
-async fn a_peer_that_asks_without_reading_the_answers_loses_its_link() {
+async fn a_peer_that_sends_requests_without_reading_the_answers_loses_its_link() {
     let key = key();
     let nodes = start_all(&key, 2).await;
     let groups = create(&nodes, "ours", GroupConfig::default()).await;
@@ -176,7 +176,7 @@ fn disturb(round: usize, ports: &[SocketAddr], initials: &[Vec<u8>]) -> usize {
 }
 
 #[tokio::test]
-async fn garbage_and_half_open_handshakes_at_every_port_disturb_nobody() {
+async fn garbage_and_half_open_handshakes_at_every_port_disturb_no_member() {
     let key = key();
     let nodes = start_all(&key, 3).await;
     let groups = create(&nodes, "calm", GroupConfig::default()).await;

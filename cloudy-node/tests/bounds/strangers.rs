@@ -15,7 +15,7 @@ use crate::hostile::{BREACH, Hostile, closed, control, header, hello, node, open
 const NOBODY: GroupId = GroupId([7; 16]);
 
 #[tokio::test]
-async fn what_cannot_be_read_closes_the_link_with_words() {
+async fn an_undecodable_frame_closes_the_link_with_a_reason() {
     let key = key();
     let target = start(&key).await;
     let hostile = Hostile::new(&key);

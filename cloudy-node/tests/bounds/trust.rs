@@ -15,7 +15,7 @@ fn somebody(number: usize) -> NodeId {
 }
 
 #[tokio::test]
-async fn what_a_peer_revokes_is_bounded_and_leaves_the_operator_all_capacity() {
+async fn revocations_of_a_peer_are_bounded_and_leave_the_operator_all_capacity() {
     let key = key();
     let (target, other) = (start(&key).await, start(&key).await);
     other.connect(target.local_addr()).await.unwrap();

@@ -10,7 +10,7 @@ use crate::common::{create, impatient, key, read, start_all, until, within};
 use crate::help::{config, linked, start_cuttable, texts};
 
 #[tokio::test]
-async fn a_receipt_says_where_and_who_confirmed_when() {
+async fn a_receipt_gives_the_index_and_the_time_of_each_confirmation() {
     let nodes = start_all(&key(), 3).await;
     let groups = create(&nodes, "receipts", GroupConfig::default()).await;
     let mut receipts = Vec::new();
@@ -59,7 +59,7 @@ async fn a_receipt_that_is_dropped_withdraws_nothing_and_flush_waits_for_all() {
 }
 
 /// Bounded by the caller, the waits for a full outbox take neither a payload nor a sequence number.
-async fn waits_that_are_given_up_take_nothing(group: &Group) {
+async fn cancelled_waits_consume_nothing(group: &Group) {
     let (payloads, soon) = (group.outbox_payloads(), Duration::from_millis(10));
     for _ in 0..3 {
         assert!(tokio::time::timeout(soon, group.broadcast("given up")).await.is_err());
@@ -70,7 +70,7 @@ async fn waits_that_are_given_up_take_nothing(group: &Group) {
 }
 
 #[tokio::test]
-async fn a_full_outbox_is_said_or_waited_for_while_a_member_does_not_confirm() {
+async fn a_full_outbox_is_reported_or_awaited_while_a_member_does_not_confirm() {
     let key = key();
     let mut nodes = start_all(&key, 2).await;
     let (silent, control) = start_cuttable(&key, impatient()).await;
@@ -103,7 +103,7 @@ async fn a_full_outbox_is_said_or_waited_for_while_a_member_does_not_confirm() {
     assert!(waiting.as_mut().now_or_never().is_none());
     assert!(groups[0].capacity().now_or_never().is_none());
     assert!(groups[0].flush().now_or_never().is_none());
-    waits_that_are_given_up_take_nothing(&groups[0]).await;
+    cancelled_waits_consume_nothing(&groups[0]).await;
     let late = groups[0].flush().timeout(Duration::from_millis(50)).await.unwrap_err();
     let FlushError::TimedOut(late) = late else { panic!("{late}") };
     assert!(late.to_string().starts_with(&format!("{} broadcasts of this node", taken - 1)), "{late}");

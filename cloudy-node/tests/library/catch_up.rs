@@ -29,7 +29,7 @@ async fn a_newcomer_fetches_nearly_as_fast_as_one_stream() {
 
 /// A member that was away while the others broadcast comes back within seconds, and the others do not wait for it.
 #[tokio::test(start_paused = true)]
-async fn a_member_that_was_cut_off_comes_back_under_load() {
+async fn a_partitioned_member_rejoins_under_load() {
     for (round_trip_ms, payload_bytes) in [(10, PAYLOAD_BYTES), (50, 1_000), (100, PAYLOAD_BYTES)] {
         let came = returns(Absence {
             path: Path::of(round_trip_ms, None),

@@ -56,7 +56,7 @@ fn ids(messages: &[Message]) -> Vec<MessageId> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_was_approved_is_there_after_every_process_was_killed_at_once() {
+async fn every_approved_message_survives_when_all_processes_are_killed_at_once() {
     let key = key();
     let (mut hosts, mut processes) = start_hosts(&key, 3).await;
     let mut groups = found_on(&processes, "ledger").await;
@@ -93,7 +93,7 @@ async fn whatever_was_approved_is_there_after_every_process_was_killed_at_once()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_was_killed_comes_back_with_what_its_disk_holds_and_the_others_go_on() {
+async fn a_killed_member_restarts_from_its_disk_and_the_others_continue() {
     let key = key();
     let (mut hosts, mut processes) = start_hosts(&key, 3).await;
     let mut groups = found_on(&processes, "ledger").await;
@@ -255,7 +255,7 @@ fn numbered(what: &str, count: usize) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_only_the_disk_still_has_is_there_for_joiners_observers_and_who_was_away() {
+async fn entries_that_only_disks_retain_reach_joiners_observers_and_absent_nodes() {
     const COUNT: usize = 1_000;
     let key = key();
     let (mut hosts, mut processes) = start_hosts(&key, 2).await;

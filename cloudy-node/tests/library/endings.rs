@@ -88,7 +88,7 @@ async fn the_creator_ends_a_group_in_the_midst_and_all_have_one_result() {
 }
 
 #[tokio::test]
-async fn who_was_silent_at_the_end_learns_the_result_and_that_its_own_is_not_in_it() {
+async fn a_node_silent_at_the_close_gets_the_result_and_rejections_of_its_messages() {
     let key = key();
     let mut nodes = start_all(&key, 2).await;
     let (silent, control) = start_cuttable(&key, cloudy_node::EndpointLimits::default()).await;
@@ -121,7 +121,7 @@ async fn who_was_silent_at_the_end_learns_the_result_and_that_its_own_is_not_in_
 }
 
 #[tokio::test]
-async fn a_member_asks_the_creator_to_end() {
+async fn a_member_requests_the_creator_to_close() {
     let nodes = start_all(&key(), 2).await;
     let groups = create(&nodes, "asks", GroupConfig::default()).await;
     groups[1].broadcast("x").await.unwrap().await.unwrap();
@@ -168,7 +168,7 @@ async fn a_node_shuts_down_cleanly_and_the_others_notice() {
 }
 
 #[tokio::test]
-async fn the_group_goes_on_without_its_creator() {
+async fn the_group_continues_without_its_creator() {
     let key = key();
     // One creator announces its end, the other stops silently.
     for says_goodbye in [true, false] {
@@ -199,7 +199,7 @@ async fn the_group_goes_on_without_its_creator() {
 }
 
 #[tokio::test]
-async fn members_say_so_when_most_voters_are_gone() {
+async fn members_report_the_loss_of_most_voters() {
     let impatient_group = || config(|parameters| parameters.coordinator_timeout = Duration::from_millis(200));
     let key = key();
     let (creator, control) = start_cuttable(&key, impatient()).await;
@@ -221,7 +221,7 @@ async fn members_say_so_when_most_voters_are_gone() {
 }
 
 #[tokio::test]
-async fn a_node_that_cannot_start_says_why() {
+async fn a_node_that_cannot_start_gives_the_reason() {
     let refused = cloudy_node::Node::builder().start().await.unwrap_err();
     assert!(matches!(refused, StartError::NoIdentity), "{refused}");
     let key = key();
@@ -231,7 +231,7 @@ async fn a_node_that_cannot_start_says_why() {
 }
 
 #[test]
-fn handles_of_a_node_whose_runtime_was_dropped_say_that_it_is_closed() {
+fn handles_of_a_node_with_a_dropped_runtime_report_closed() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let gone = runtime();
     let (node, group, creation, joining) = gone.block_on(async {

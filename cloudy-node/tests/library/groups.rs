@@ -56,7 +56,7 @@ async fn a_group_of_one_approves_its_own() {
 }
 
 #[tokio::test]
-async fn who_comes_late_to_a_closed_group_is_told_so() {
+async fn a_late_joiner_learns_that_the_group_is_closed() {
     let key = key();
     let nodes = start_all(&key, 2).await;
     let groups = create(&nodes, "full", config(|parameters| parameters.open = false)).await;
@@ -72,7 +72,7 @@ async fn who_comes_late_to_a_closed_group_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_name_is_taken_once_at_each_node() {
+async fn a_group_name_is_used_once_at_each_node() {
     let nodes = start_all(&key(), 2).await;
     let creation = nodes[0].prepare_group("mine", GroupConfig::default()).await.unwrap();
     let again = nodes[0].prepare_group("mine", GroupConfig::default()).await.unwrap_err();
@@ -91,7 +91,7 @@ async fn a_name_is_taken_once_at_each_node() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused_before_anything_is_sent() {
+async fn invalid_arguments_are_rejected_before_anything_is_sent() {
     let node = start(&key()).await;
     let name = "n".repeat(129);
     assert_eq!(node.prepare_group(&name, GroupConfig::default()).await.unwrap_err(), CreateGroupError::NameTooLong);
@@ -108,7 +108,7 @@ async fn what_cannot_be_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn an_invitation_that_nobody_waits_for_is_refused_in_words_any_number_of_times() {
+async fn an_unexpected_invitation_is_rejected_with_the_reason_every_time() {
     let nodes = start_all(&key(), 2).await;
     let guest = nodes[0].connect(nodes[1].local_addr()).await.unwrap();
     // More than the streams of a link: a refusal must not keep one.
@@ -132,7 +132,7 @@ async fn an_invitation_that_nobody_waits_for_is_refused_in_words_any_number_of_t
 }
 
 #[tokio::test]
-async fn a_creation_that_is_dropped_tells_those_who_came_and_they_wait_for_the_next() {
+async fn a_dropped_creation_notifies_its_joiners_and_they_wait_for_the_next() {
     let nodes = start_all(&key(), 4).await;
     let address = nodes[0].local_addr();
     let mut creation = nodes[0].prepare_group("given up", GroupConfig::default()).await.unwrap();
@@ -160,7 +160,7 @@ async fn a_creation_that_is_dropped_tells_those_who_came_and_they_wait_for_the_n
 }
 
 #[tokio::test]
-async fn the_ring_has_as_many_members_as_asked_for_and_the_others_are_told() {
+async fn the_ring_has_the_requested_size_and_the_other_nodes_are_notified() {
     for _ in 0..10 {
         let nodes = start_all(&key(), 5).await;
         let address = nodes[0].local_addr();
@@ -177,7 +177,7 @@ async fn the_ring_has_as_many_members_as_asked_for_and_the_others_are_told() {
 }
 
 #[tokio::test]
-async fn a_joiner_asks_until_its_time_is_over_and_says_that_its_creator_went() {
+async fn a_joiner_retries_until_its_timeout_and_reports_a_lost_creator() {
     let nodes = start_all(&key(), 2).await;
     let mut creation = nodes[0].prepare_group("never", GroupConfig::default()).await.unwrap();
     let leave = async {

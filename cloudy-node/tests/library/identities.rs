@@ -11,7 +11,7 @@ async fn start_as(identity: &Identity) -> Node {
 }
 
 #[tokio::test]
-async fn of_two_processes_with_one_identity_the_later_one_ends_and_the_group_goes_on() {
+async fn of_two_processes_with_one_identity_the_later_one_stops_and_the_group_continues() {
     let key = key();
     let identity = Identity::generate(&key).unwrap();
     let (creator, first) = (start(&key).await, start_as(&identity).await);

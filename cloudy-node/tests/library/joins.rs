@@ -119,7 +119,7 @@ async fn a_fourth_node_joins_under_load_by_any_member() {
 }
 
 #[tokio::test]
-async fn a_process_that_was_killed_and_started_again_comes_back_as_a_new_run() {
+async fn a_killed_and_restarted_process_rejoins_as_a_new_incarnation() {
     let key = key();
     let mut nodes = start_all(&key, 2).await;
     let node_key = NodeKey::generate().unwrap();
@@ -151,7 +151,7 @@ async fn a_process_that_was_killed_and_started_again_comes_back_as_a_new_run() {
 }
 
 #[tokio::test]
-async fn a_restarted_creator_comes_back_as_a_member() {
+async fn a_restarted_creator_rejoins_as_a_member() {
     let key = key();
     let node_key = NodeKey::generate().unwrap();
     let mut nodes = vec![restart(&key, &node_key).await];
@@ -168,7 +168,7 @@ async fn a_restarted_creator_comes_back_as_a_member() {
 }
 
 #[tokio::test]
-async fn a_join_goes_on_while_the_coordinator_is_killed() {
+async fn a_join_continues_while_the_coordinator_is_killed() {
     let key = key();
     let nodes = start_all(&key, 4).await;
     let mut groups = create(&nodes, "headless", GroupConfig::default()).await;
@@ -210,7 +210,7 @@ async fn many_join_at_once() {
 }
 
 #[tokio::test]
-async fn an_observer_sees_all_and_holds_nobody_up() {
+async fn an_observer_reads_all_messages_and_delays_no_member() {
     let key = key();
     let nodes = start_all(&key, 2).await;
     let groups = create(&nodes, "seen", GroupConfig::default()).await;
@@ -262,7 +262,7 @@ async fn an_observer_outlives_the_coordinator_and_may_end_the_group() {
 }
 
 #[tokio::test]
-async fn who_comes_too_late_for_the_beginning_is_told_what_to_do() {
+async fn a_joiner_too_late_for_the_first_entries_gets_an_error_with_the_remedy() {
     let key = key();
     let node = start(&key).await;
     let small = GroupConfig::default().retain_bytes(1_000);
@@ -291,7 +291,7 @@ async fn who_comes_too_late_for_the_beginning_is_told_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_closed_group_takes_only_those_who_were_in_it() {
+async fn a_closed_group_accepts_only_its_former_members() {
     let key = key();
     let mut nodes = start_all(&key, 2).await;
     let node_key = NodeKey::generate().unwrap();
@@ -340,7 +340,7 @@ async fn an_index_that_no_result_can_have_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn an_observer_from_an_index_beyond_the_end_is_told_the_length_of_the_result() {
+async fn an_observer_from_an_index_beyond_the_result_gets_the_length_of_the_result() {
     let key = key();
     let node = start(&key).await;
     let group = within("it is created", node.create_group("short", 1, GroupConfig::default())).await.unwrap();

@@ -175,7 +175,7 @@ async fn a_node_that_the_change_has_missed_is_cut_off_and_evicted() {
 }
 
 #[tokio::test]
-async fn a_revoked_member_is_cut_off_evicted_told_and_kept_out() {
+async fn a_revoked_member_is_disconnected_evicted_notified_and_not_readmitted() {
     let keys = ClusterKeys::from(key());
     let nodes = join_all([&keys; 4].map(|keys| start_with(keys, impatient()))).await;
     let groups = create(&nodes, "revokes", GroupConfig::default()).await;
@@ -231,7 +231,7 @@ async fn a_revoked_member_and_the_others_leave_each_other_alone() {
 }
 
 #[tokio::test]
-async fn who_is_revoked_is_passed_on_to_all_that_are_linked_and_to_those_that_come() {
+async fn a_revocation_reaches_all_linked_nodes_and_later_ones() {
     let keys = ClusterKeys::from(key());
     // A line: the first and the last have no link.
     let nodes = join_all([&keys; 4].map(start)).await;

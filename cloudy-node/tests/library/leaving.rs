@@ -23,7 +23,7 @@ async fn approved(group: &Group, payload: &str) -> Index {
 }
 
 #[tokio::test]
-async fn the_last_member_that_leaves_hands_over_to_an_evicted_one_and_says_for_whom_it_waits() {
+async fn the_last_leaving_member_hands_over_to_an_evicted_one_and_names_it_while_waiting() {
     let key = key();
     let first = start(&key).await;
     let (second, control) = start_cuttable(&key, impatient()).await;
@@ -121,7 +121,7 @@ async fn members_that_leave_at_once_wait_for_no_timeout() {
 }
 
 #[tokio::test]
-async fn an_evicted_member_leaves_and_does_not_come_back() {
+async fn an_evicted_member_leaves_and_does_not_rejoin() {
     let key = key();
     let mut nodes = start_all(&key, 2).await;
     let (cut_off, control) = start_cuttable(&key, impatient()).await;
@@ -300,7 +300,7 @@ async fn every_receipt_that_is_kept_gives_its_approval_however_many_follow() {
 }
 
 #[tokio::test]
-async fn a_group_in_memory_whose_voters_were_restarted_says_that_it_has_stopped() {
+async fn a_memory_group_with_restarted_voters_reports_that_it_has_stopped() {
     let key = key();
     let keys = [NodeKey::generate().unwrap(), NodeKey::generate().unwrap()];
     let mut nodes = vec![start(&key).await];

@@ -365,7 +365,7 @@ async fn a_node_whose_data_directory_was_deleted_joins_the_group_by_the_only_see
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_resumes_says_which_members_it_waits_for() {
+async fn a_resuming_node_names_the_members_that_it_waits_for() {
     let key = key();
     let (mut hosts, processes) = start_hosts(&key, 3).await;
     let seeds = addresses(&processes);
@@ -384,7 +384,7 @@ async fn a_node_that_resumes_says_which_members_it_waits_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_asks_for_disk_does_not_join_a_group_in_memory() {
+async fn a_node_that_requires_disk_does_not_join_a_memory_group() {
     let key = key();
     let (_hosts, processes) = start_hosts(&key, 2).await;
     let in_memory = processes[0].node.create_group(NAME, 1, GroupConfig::default()).await.unwrap();

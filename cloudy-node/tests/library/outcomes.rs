@@ -8,7 +8,7 @@ use crate::common::{create, impatient, key, read, read_final, start_all, until, 
 use crate::help::{config, event, start_cuttable, texts};
 
 #[tokio::test]
-async fn an_outcome_can_be_asked_of_any_member_by_name() {
+async fn any_member_answers_for_an_outcome_by_message_id() {
     let key = key();
     let mut nodes = start_all(&key, 2).await;
     let (cut_off, control) = start_cuttable(&key, impatient()).await;
@@ -76,7 +76,7 @@ async fn a_member_leaves_without_a_timeout_and_others_take_over() {
 }
 
 #[tokio::test]
-async fn who_holds_the_group_up_is_named_and_a_least_ring_is_kept() {
+async fn a_stalling_member_is_named_and_the_minimum_ring_is_kept() {
     let key = key();
     let mut nodes = start_all(&key, 2).await;
     let (cut_off, control) = start_cuttable(&key, impatient()).await;

@@ -30,7 +30,7 @@ async fn a_reader_begins_anywhere() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_told_where_to_go_on_and_holds_up_nobody() {
+async fn a_slow_reader_gets_the_index_to_continue_from_and_delays_no_member() {
     let nodes = start_all(&key(), 3).await;
     let mut small = config(|parameters| parameters.slot_payloads_max = 1);
     small.retain_bytes = 100_000;
@@ -92,7 +92,7 @@ async fn views_come_in_order_and_the_stream_ends_with_the_result() {
 }
 
 #[tokio::test]
-async fn typed_readers_get_messages_views_and_what_is_neither() {
+async fn typed_readers_get_messages_views_and_undecodable_payloads() {
     let nodes = start_all(&key(), 2).await;
     let groups = create(&nodes, "typed", GroupConfig::default()).await;
     let typed: TypedGroup<(u32, String)> = TypedGroup::new(groups[0].clone());

@@ -145,7 +145,7 @@ async fn a_command_that_expires_is_applied_nowhere_and_one_in_time_gets_its_resp
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_sees_what_another_member_answered() {
+async fn a_read_reflects_an_answer_of_another_member() {
     let nodes = start_all(&key(), 3).await;
     let groups = create(&nodes, "sums", GroupConfig::default()).await;
     let replicas = replicas(&groups, &ReplicaConfig::default()).await;

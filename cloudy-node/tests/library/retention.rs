@@ -90,7 +90,7 @@ async fn alone(config: GroupConfig) -> (cloudy_node::ClusterKey, Host, Process, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_exceeds_the_bound_goes_and_the_rest_is_whole_after_a_restart() {
+async fn entries_over_the_bound_are_deleted_and_the_others_survive_a_restart() {
     let (key, mut host, process, group) = alone(bounded()).await;
     broadcast(&group, 0, MESSAGES).await;
     let (begins, last) = deleted_up_to_a_checkpoint(&group).await;

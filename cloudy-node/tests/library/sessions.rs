@@ -86,7 +86,7 @@ fn all_equal(outcome: &MasterOutcome, slaves: &[SlaveOutcome]) {
 }
 
 /// A slave is killed in a phase, and started again where it was.
-async fn a_slave_comes_back(phase: Phase, plan: SessionPlan, ring: RingKind) {
+async fn a_slave_rejoins(phase: Phase, plan: SessionPlan, ring: RingKind) {
     let key = key();
     let nodes = start_all(&key, 3).await;
     let node_key = NodeKey::generate().unwrap();
@@ -111,23 +111,23 @@ async fn a_slave_comes_back(phase: Phase, plan: SessionPlan, ring: RingKind) {
 }
 
 #[tokio::test]
-async fn a_slave_that_was_killed_in_send_comes_back_and_ends_with_the_same_result() {
-    a_slave_comes_back(Phase::Send, plan(2_500, 1_500), RingKind::Pipelined).await;
+async fn a_slave_killed_in_send_rejoins_and_has_the_same_result() {
+    a_slave_rejoins(Phase::Send, plan(2_500, 1_500), RingKind::Pipelined).await;
 }
 
 #[tokio::test]
-async fn a_slave_of_a_token_ring_comes_back_and_takes_its_turns() {
-    a_slave_comes_back(Phase::Send, plan(2_500, 1_500), RingKind::Token).await;
+async fn a_slave_of_a_token_ring_rejoins_and_gets_its_turns() {
+    a_slave_rejoins(Phase::Send, plan(2_500, 1_500), RingKind::Token).await;
 }
 
 #[tokio::test]
-async fn a_slave_of_a_relay_ring_comes_back_and_passes_slots_on() {
-    a_slave_comes_back(Phase::Send, plan(2_500, 1_500), RingKind::Relay).await;
+async fn a_slave_of_a_relay_ring_rejoins_and_forwards_slots() {
+    a_slave_rejoins(Phase::Send, plan(2_500, 1_500), RingKind::Relay).await;
 }
 
 #[tokio::test]
-async fn a_slave_that_was_killed_in_grace_comes_back_and_ends_with_the_same_result() {
-    a_slave_comes_back(Phase::Grace, plan(400, 2_500), RingKind::Pipelined).await;
+async fn a_slave_killed_in_grace_rejoins_and_has_the_same_result() {
+    a_slave_rejoins(Phase::Grace, plan(400, 2_500), RingKind::Pipelined).await;
 }
 
 /// Runs a master in a task until it is told to die.

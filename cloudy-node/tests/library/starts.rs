@@ -32,7 +32,7 @@ fn joining(node: &Node, at: SocketAddr) -> JoinHandle<Result<cloudy_node::Group,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_joins_whether_it_asks_before_the_creator_is_started_before_it_creates_or_afterwards() {
+async fn a_node_joins_at_any_time_before_or_after_the_creation() {
     let key = key();
     let at = free_address();
     let others = start_all(&key, 4).await;
@@ -86,7 +86,7 @@ async fn an_observer_waits_for_the_group_to_begin() {
 }
 
 #[tokio::test]
-async fn a_creator_says_who_came_and_who_did_not_in_time() {
+async fn a_creator_names_the_nodes_that_came_and_those_that_did_not_in_time() {
     let key = key();
     let nodes = start_all(&key, 2).await;
     let joined = joining(&nodes[1], nodes[0].local_addr());
@@ -244,7 +244,7 @@ async fn a_joiner_waits_for_a_creator_that_was_killed_and_started_again_with_its
 }
 
 #[tokio::test]
-async fn a_joiner_that_has_accepted_says_what_it_waits_for() {
+async fn a_joiner_that_has_accepted_reports_its_wait() {
     let nodes = start_all(&key(), 2).await;
     let joined = nodes[1].join_group_at("early", nodes[0].local_addr()).timeout(SOON);
     let (creation, late) = tokio::join!(gathers(&nodes[0], GroupConfig::default()), joined);
@@ -254,7 +254,7 @@ async fn a_joiner_that_has_accepted_says_what_it_waits_for() {
 }
 
 #[tokio::test]
-async fn a_join_that_was_dropped_holds_up_no_later_one() {
+async fn a_dropped_join_blocks_no_later_one() {
     let nodes = start_all(&key(), 2).await;
     let at = nodes[0].local_addr();
     let first = joining(&nodes[1], at);
@@ -267,7 +267,7 @@ async fn a_join_that_was_dropped_holds_up_no_later_one() {
 }
 
 #[tokio::test]
-async fn a_join_that_was_dropped_on_its_way_into_a_running_group_holds_up_no_later_one() {
+async fn a_join_into_a_running_group_that_was_dropped_blocks_no_later_one() {
     let nodes = start_all(&key(), 2).await;
     let at = nodes[0].local_addr();
     let group = nodes[0].create_group("early", 1, GroupConfig::default()).await.unwrap();
@@ -281,7 +281,7 @@ async fn a_join_that_was_dropped_on_its_way_into_a_running_group_holds_up_no_lat
 }
 
 #[tokio::test]
-async fn what_members_could_not_decode_is_refused_at_the_creator() {
+async fn settings_that_members_cannot_decode_are_rejected_at_the_creator() {
     let node = start(&key()).await;
     let stall = config(|parameters| parameters.stall_timeout = Duration::MAX);
     let refused = node.create_group("early", 1, stall).await.unwrap_err();

@@ -95,7 +95,7 @@ async fn a_process_that_the_group_does_not_list_yet_waits_and_has_sent_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_observer_rejects_what_is_over_and_nothing_that_came_before_it_read() {
+async fn an_observer_rejects_ended_incarnations_but_no_message_before_its_start() {
     let key = key();
     let (mut hosts, mut processes) = start_hosts(&key, 1).await;
     let group = processes[0].node.create_group("ledger", 1, on_disk()).await.unwrap();
@@ -131,7 +131,7 @@ async fn an_observer_rejects_what_is_over_and_nothing_that_came_before_it_read()
 }
 
 #[tokio::test]
-async fn a_creator_without_a_place_on_the_ring_broadcasts_nothing_and_says_so() {
+async fn a_creator_outside_the_ring_broadcasts_nothing_and_gets_an_error() {
     let nodes = start_all(&key(), 2).await;
     let config = GroupConfig::default().creator_is_member(false);
     let joins = nodes[1].join_group_at("watched", nodes[0].local_addr());

@@ -55,7 +55,7 @@ async fn kept_bytes(group: &Group) -> u64 {
 }
 
 #[tokio::test]
-async fn small_messages_cost_no_more_than_what_is_retained_may() {
+async fn small_messages_use_no_more_memory_than_the_retention_bound() {
     let counted = async {
         let key = ClusterKey::generate().unwrap();
         let nodes = [

@@ -33,7 +33,7 @@ fn live_bytes(region: &Region<'_, System>) -> usize {
 }
 
 #[tokio::test]
-async fn unfinished_frames_take_what_one_connection_may_and_no_more() {
+async fn unfinished_frames_use_at_most_the_limit_of_one_connection() {
     let _counted = COUNTED.lock().await;
     let key = key();
     let target = start(&key).await;
@@ -79,7 +79,7 @@ async fn group_with_result(nodes: &[cloudy_node::Node]) -> Vec<Group> {
 }
 
 #[tokio::test]
-async fn a_peer_that_asks_without_reading_costs_little_and_holds_nobody_up() {
+async fn a_peer_that_requests_without_reading_costs_little_and_delays_no_member() {
     let _counted = COUNTED.lock().await;
     let key = key();
     let nodes = start_all(&key, 2).await;

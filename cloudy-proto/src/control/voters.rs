@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_lost_leaves_first_and_nobody_else_before_its_successor_votes() {
+    fn a_lost_voter_leaves_first_and_no_other_before_its_successor_votes() {
         let mut group = created(4, false);
         settle(&mut group);
         let mut lost = group.members.remove(1);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_stays_as_long_as_a_majority_needs_it() {
+    fn an_answering_voter_stays_as_long_as_a_majority_needs_it() {
         // The observer is dead, which its link does not show yet; the new leader has no answers yet.
         let mut group = created(2, true);
         settle(&mut group);

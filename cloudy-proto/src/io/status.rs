@@ -415,7 +415,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_that_has_stopped_says_what_would_help() {
+    fn a_stopped_group_names_the_remedy() {
         let words = |durability, missing: &[u8], lost: &[u8]| {
             let nodes = |bytes: &[u8]| bytes.iter().map(|byte| NodeId([*byte; 32])).collect();
             NoCompleteMember { view: ViewId(3), missing: nodes(missing), lost: nodes(lost), durability }.to_string()

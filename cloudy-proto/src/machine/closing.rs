@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_final_result_is_taken_from_another_node_only_by_a_node_that_began_late() {
+    fn only_a_node_that_started_late_accepts_a_final_result_from_another() {
         let (mut coordinator, _) = pair(Parameters::default());
         let theirs = Checkpoint { index: crate::id::Index(9), digest: crate::digest::Digest(7) };
         coordinator.close().on_final(Some(theirs));

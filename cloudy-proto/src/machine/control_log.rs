@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_is_sent_what_it_lacks_once() {
+    fn a_follower_gets_each_missing_entry_once() {
         let (mut log, mut records) = log();
         apply(&mut log, &mut records, &Command::Created { creator: NODE });
         apply(&mut log, &mut records, &Command::Incarnate { node: OTHER, run: 7 });

@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_run_of_a_node_has_not_asked_to_leave() {
+    fn a_new_incarnation_of_a_node_has_no_request_to_leave() {
         let mut coordinating = Coordinating::new(1);
         assert!(!coordinating.on_leave(ONE), "nothing is proposed yet");
         coordinating.note_left_proposed(ONE);

@@ -82,7 +82,7 @@ impl CoordinatorHandler<'_> {
         let frames = self.log.frames_after(&mut first);
         frames.into_iter().for_each(|frame| send_control(self.peers, self.outputs, from, frame));
         send_control(self.peers, self.outputs, from, ControlFrame::Resigned);
-        if next > self.log.state().next() && self.identity.rules.holds(Rule::AskedAsksBack) {
+        if next > self.log.state().next() && self.identity.rules.holds(Rule::ShorterLogRequestsBack) {
             // A node that requests these entries knows more. It need not be on the ring: a former member may not know
             // yet that the log continues without a voter that is gone.
             self.send_follow(from);
@@ -116,7 +116,7 @@ impl CoordinatorHandler<'_> {
     pub(super) fn on_lost(&mut self) {
         // A node that receives repeated answers that there is none continues to search all the same.
         if !self.log.state().is_closed()
-            && (self.tracking.on_lost(self.timers.now()) || !self.identity.rules.holds(Rule::SeekGoesOn))
+            && (self.tracking.on_lost(self.timers.now()) || !self.identity.rules.holds(Rule::SeekContinues))
         {
             self.timers.set(Timer::Seek, self.timers.now() + SEEK_EVERY);
         }
@@ -207,5 +207,5 @@ pub(super) fn votes_lost(identity: &Identity, log: &ControlLog, has_coordinator:
     let may_be_stuck = !has_coordinator && !log.state().is_closed();
     let (lost, voters) = log.lost_majority().filter(|_| may_be_stuck)?;
     let durability = identity.durability;
-    identity.rules.holds(Rule::LostVotesAreTold).then_some(VotesLost { lost, voters, durability })
+    identity.rules.holds(Rule::LostVotesAreReported).then_some(VotesLost { lost, voters, durability })
 }

@@ -101,7 +101,7 @@ impl DurableHandler<'_> {
         }
         let Some(held_by_all) = self.held_by_all() else { return };
         let Some(mut base) = self.storage.retention.new_beginning(end_bytes, held_by_all).cloned() else { return };
-        if !self.identity.rules.holds(Rule::BeginKnowsItsNumbers) {
+        if !self.identity.rules.holds(Rule::BaseHasLastNumbers) {
             base.base.last_numbers.clone_from(self.result.state().last_seqs());
         }
         self.storage.retention.begin_at(&base);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_put_out_together_and_a_sync_counts_once() {
+    fn records_are_emitted_together_and_a_sync_counts_once() {
         let mut machine = alone(Parameters { durability: Durability::Disk, ..Parameters::default() });
         [1, 2].into_iter().for_each(|view| machine.storage.records.keep(Record::Wedged { view: ViewId(view) }));
         machine.durable().give_out();

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_joiner_asks_its_contact_and_then_the_coordinator_that_is_named() {
+    fn a_joiner_requests_from_its_contact_and_then_from_the_named_coordinator() {
         let mut machine = joiner();
         machine.handle(Time(0), Input::LinkUp { peer: COORDINATOR, addresses: Vec::new(), advertised: None });
         assert_eq!(asked(&mut machine), (vec![COORDINATOR], vec![]));

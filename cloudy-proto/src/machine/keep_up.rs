@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_near_once_it_fetches_what_it_lacks_within_a_part_of_the_stall_timeout() {
+    fn a_node_is_near_once_its_remaining_fetch_takes_a_fraction_of_the_stall_timeout() {
         let found = follow(40_000_000, 10_000_000, 5_000_000, true);
         assert_eq!((found.near_after, found.slower.len()), (Some(7), 0), "2.5 MB of 40 are left after 7.5 s");
         assert_eq!(follow(2_000_000, 10_000_000, 5_000_000, true).near_after, Some(0));

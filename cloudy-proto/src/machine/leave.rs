@@ -213,7 +213,7 @@ impl LeaveHandler<'_> {
         let logged = has_left || !(listed || created) || !self.identity.rules.holds(Rule::LeftIsLogged);
         // A node that led until its own removal may be the only one to know of that: another one has to coordinate
         // without it.
-        let unled = has_left && !self.is_in_reach() && self.identity.rules.holds(Rule::LeaverIsLed);
+        let unled = has_left && !self.is_in_reach() && self.identity.rules.holds(Rule::LeaverHasALeader);
         if (logged || unheard) && !unled || over {
             self.closing.departure_mut().finish();
             self.timers.stop(Timer::Leave);
@@ -226,7 +226,7 @@ impl LeaveHandler<'_> {
     fn is_past_last_view(&self) -> bool {
         let last = self.log.state().view().filter(|view| view.last && view.rank_of(self.identity.me).is_none());
         let is_alone = |view: &View| !view.ring.iter().any(|member| self.peers.is_linked(member.node));
-        let follows = self.coordinating.is_none() && self.identity.rules.holds(Rule::EndFreesLeaver);
+        let follows = self.coordinating.is_none() && self.identity.rules.holds(Rule::CloseFreesLeaver);
         follows && last.is_some_and(|view| is_alone(view))
     }
 
@@ -279,10 +279,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_leaves_outside_the_last_view_does_not_wait_for_members_that_ended() {
+    fn a_node_that_leaves_outside_the_last_view_does_not_wait_for_stopped_members() {
         assert!(leaves_after_the_last_view(Rules::default()));
         #[cfg(feature = "mutations")]
-        assert!(!leaves_after_the_last_view(Rules::all_but(Rule::EndFreesLeaver)), "the rule lets it leave");
+        assert!(!leaves_after_the_last_view(Rules::all_but(Rule::CloseFreesLeaver)), "the rule lets it leave");
     }
 
     #[test]

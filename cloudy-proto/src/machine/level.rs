@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_below_the_level_stops_in_words() {
+    fn a_member_below_the_level_stops_with_a_reason() {
         let (mut coordinator, mut member) = coordinator(NEXT);
         let first = member.log.state().next();
         let follow = ControlFrame::Follow { next: first, voter: ConsensusId(0), level: NEXT };
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_joiner_below_the_level_is_refused_in_words() {
+    fn a_joiner_below_the_level_is_rejected_with_a_reason() {
         let (mut coordinator, _) = coordinator(NEXT);
         coordinator.on_link_up(JOINER, Default::default());
         let mut join = |level| {

@@ -92,7 +92,7 @@ impl LinkHandler<'_> {
 
     /// Notifies a peer that the group is closed.
     pub(super) fn send_ended(&mut self, to: NodeId) {
-        if self.identity.rules.holds(Rule::EndIsTold) {
+        if self.identity.rules.holds(Rule::CloseIsReported) {
             self.send(to, ControlFrame::Ended);
         }
     }
@@ -237,7 +237,7 @@ mod tests {
     use crate::machine::tests::{COORDINATOR, MEMBER, alone, drain, pair};
 
     #[test]
-    fn peers_that_come_and_go_leave_nothing_behind() {
+    fn departed_peers_leave_no_state() {
         let mut machine = alone(Parameters::default());
         for at in 1..=1_000_u64 {
             let mut peer = NodeId([7; 32]);

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_holds_what_the_path_carries_in_a_round_trip_and_little_more() {
+    fn a_window_is_slightly_above_the_bandwidth_delay_product() {
         for (round_trip_ms, mbit) in [(10, 100), (50, 100), (100, 100), (300, 100), (50, 1_000)] {
             let (round_trip, rate) = (Duration::from_millis(round_trip_ms), mbit * 125_000);
             let on_the_way = in_time(rate, round_trip);

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_exceeds_the_bound_goes_unless_somebody_may_miss_it() {
+    fn entries_over_the_bound_are_dropped_unless_a_member_may_lack_them() {
         let begins =
             |retention: &Retention, end, held| retention.new_beginning(end, Index(held)).map(|base| base.bytes_before);
         let retention = with([100, 200, 300, 400], 250);

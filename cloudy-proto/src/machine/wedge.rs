@@ -129,7 +129,7 @@ mod tests {
     use crate::machine::tests::{COORDINATOR, MEMBER, alone, drain, pair};
 
     #[test]
-    fn a_member_freezes_its_own_view_only_and_answers_with_what_it_holds() {
+    fn a_member_freezes_only_its_own_view_and_answers_with_its_frontiers() {
         let (_, mut member) = pair(Parameters::default());
         assert!(!member.wedge().freeze(ViewId(2), false), "no such view");
         assert!(

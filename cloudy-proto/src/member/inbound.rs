@@ -129,7 +129,7 @@ impl Member {
             let forgets = !self.rules.holds(Rule::ResumeRepeatsSkip) && skips_only
                 || !self.rules.holds(Rule::ForwardedIsResumed) && rank != self.rank;
             let sent = if forgets { lane.frontier() } else { wanted };
-            let resumes = sent < lane.frontier() && self.rules.holds(Rule::ResumeTellsSkips);
+            let resumes = sent < lane.frontier() && self.rules.holds(Rule::ResumeSendsSkips);
             flows.push(LaneFlow { lane: rank, sent, resumes });
         }
         self.flows.peers[from.at()].lanes = flows;

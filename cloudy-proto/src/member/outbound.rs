@@ -111,7 +111,7 @@ impl Member {
     pub(crate) fn reports_waiting(&self, waiting: bool) -> bool {
         self.model.reports_waiting()
             && !self.view.parameters.session
-            && self.rules.holds(Rule::WaitingIsTold)
+            && self.rules.holds(Rule::WaitingIsReported)
             && self.flows.peers.iter().any(|peer| peer.linked && peer.waiting_sent != waiting)
     }
 

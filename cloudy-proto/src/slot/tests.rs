@@ -11,13 +11,13 @@ fn body_of(payloads: &[Vec<u8>]) -> Bytes {
 }
 
 #[test]
-fn a_length_is_taken_in_its_shortest_form_only() {
+fn a_length_is_accepted_only_in_its_shortest_form() {
     assert_eq!(check_body(&[0x80, 0x00], 1), Err(BodyError::PayloadLength));
     assert_eq!(check_body(&[0x00], 1), Ok(()));
 }
 
 #[test]
-fn a_body_holds_exactly_what_its_header_says() {
+fn a_body_matches_its_header_exactly() {
     let body = body_of(&[b"a".to_vec(), b"bc".to_vec()]);
     assert_eq!(check_body(&body, 2), Ok(()));
     assert_eq!(check_body(&body, 1), Err(BodyError::Extent));
@@ -28,7 +28,7 @@ fn a_body_holds_exactly_what_its_header_says() {
 }
 
 #[test]
-fn payloads_of_one_size_are_told_from_those_between() {
+fn payloads_of_the_boundary_sizes_are_distinguished() {
     let sizes = [0, 8, 8, 8, 200, 8, 8, 127, 127, 128, 128, 127, 0, 0, 8, 20_000, 0];
     let payloads: Vec<Vec<u8>> = sizes.iter().enumerate().map(|(at, size)| vec![at as u8; *size]).collect();
     let body = body_of(&payloads);
@@ -48,7 +48,7 @@ fn a_batch_without_its_first_payloads_keeps_the_numbers_of_the_rest() {
 
 proptest! {
     #[test]
-    fn payloads_come_back_as_they_went_in(payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..40)) {
+    fn payloads_decode_to_the_same_bytes(payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..40)) {
         let body = body_of(&payloads);
         prop_assert_eq!(check_body(&body, payloads.len() as u32), Ok(()));
         let back: Vec<Vec<u8>> = Payloads::of(body.clone()).map(|payload| payload.to_vec()).collect();

@@ -213,7 +213,7 @@ mod tests {
     use crate::wire::Findings;
 
     #[test]
-    fn who_was_not_complete_is_asked_again_until_somebody_is() {
+    fn incomplete_members_are_queried_again_until_one_is_complete() {
         let member = |node| RingMember {
             node: NodeId([node; 32]),
             incarnation: Incarnation(u64::from(node)),

@@ -315,7 +315,7 @@ async fn round(count: usize, on_disk: bool, faults: &[Fault], seed: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_nodes_on_disk_are_linearizable_and_keep_what_they_acknowledged() {
+async fn three_nodes_on_disk_are_linearizable_and_keep_acknowledged_writes() {
     round(3, true, &[Fault::Kill, Fault::KillAll, Fault::Pause], 1).await;
 }
 

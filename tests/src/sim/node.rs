@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_shows_a_time_first_when_it_says() {
+    fn a_clock_first_shows_a_time_at_its_instant() {
         for drift_ppm in [0, 200, 100_000] {
             let clock = Clock { start_us: 77, drift_ppm };
             for shown in 77..2_000 {

@@ -101,11 +101,11 @@ impl World {
     /// A fault removes a process's state for ever.
     pub(super) fn takes(&mut self, place: usize) {
         if self.nodes[place].alive {
-            self.takes_what_it_held(place);
+            self.takes_its_held_inputs(place);
         }
     }
 
-    fn takes_what_it_held(&mut self, place: usize) {
+    fn takes_its_held_inputs(&mut self, place: usize) {
         let alive = |other: usize| other != place && self.goes_on(other);
         let stuck = !self.judge.majorities_live(alive);
         // The next view may rely on its answer alone from the moment that it is proposed.
@@ -335,7 +335,7 @@ impl World {
         self.on_disk(place, found)?;
         if !self.disks[home].stored().is_relied_on(self.plan.rules) {
             // Nothing of the group is stored yet: its node starts again without any of it.
-            self.takes_what_it_held(place);
+            self.takes_its_held_inputs(place);
         }
         self.cut_off(place)
     }

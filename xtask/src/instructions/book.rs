@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_state_reads_back() {
         let book = book("rustc 1", &[("walk", 1_000)]);
         assert_eq!(Book::parse(&book.text()).ok(), Some(book));
         assert!(Book::parse("{}").is_err());

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_count_is_what_valgrind_says_at_its_end() {
+    fn the_count_is_the_total_that_valgrind_prints_last() {
         let log = "==7== Callgrind, a call-graph generating cache profiler\n==7== Events    : Ir\n==7== Collected : 1234567\n";
         assert_eq!(collected(log), Some(1_234_567));
         assert_eq!(collected("==7== Collected : \n"), None);

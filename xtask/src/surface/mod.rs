@@ -72,13 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn every_public_wait_says_whether_it_is_cancel_safe() {
+    fn every_public_wait_documents_its_cancel_safety() {
         let silent = listing::without_cancellation(&crate::root().join(CRATE)).expect("the crate can be read");
         assert!(silent.is_empty(), "what does dropping these futures do? {silent:?}");
     }
 
     #[test]
-    fn what_is_new_and_what_is_gone_is_named() {
+    fn additions_and_removals_are_named() {
         let directory = std::env::temp_dir().join(format!("cloudy-surface-{}", std::process::id()));
         std::fs::create_dir_all(directory.join("cloudy-node")).expect("a directory");
         std::fs::write(directory.join(SNAPSHOT), "fn a()\nfn b()\n").expect("a file");

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_violation_names_file_line_rule_and_what_to_do() {
+    fn a_violation_names_file_line_rule_and_remedy() {
         let violation =
             Violation { file: "a.rs".into(), line: 3, rule: "sleep", advice: "wait for a condition".into() };
         assert_eq!(violation.to_string(), "a.rs:3: sleep: wait for a condition");

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn test_files_are_told_by_their_place() {
+    fn test_files_are_recognized_by_their_path() {
         assert!(is_test_file("tests/src/sim.rs") && is_test_file("cloudy-proto/src/lane/tests.rs"));
         assert!(is_test_file("cloudy-node/tests/hello.rs") && is_test_file("cloudy-proto/benches/walk.rs"));
         assert!(!is_test_file("cloudy-node/src/contests.rs"));

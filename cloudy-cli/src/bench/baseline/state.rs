@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_say_is_approved_counts_once_it_is_here() {
+    fn a_reported_approval_counts_once_its_entry_is_present() {
         let shared = Shared::new(0, 2, false);
         shared.arrived(1, &mut vec![(7, 3)]);
         shared.reported(1, 0, 5);

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_changes_no_view_is_over_after_its_time() {
+    fn a_failure_without_a_view_change_ends_after_its_duration() {
         let failed = Failed { at_us: 1_000_000, without: Vec::new(), window_us: 500_000 };
         let span = history().span(&failed, 2_000_000).expect("it is over");
         assert_eq!((span.new_view_us, span.still_us), (None, 10_000));

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_usual_is_left_out_of_a_label() {
+    fn a_label_omits_default_values() {
         assert_eq!(label(&Row { window_adapts: true, ..row() }), "4 nodes, all send 100 B, pipelined");
         let other = Row { senders: 1, rate_per_s: Some(7), window_bytes: 1 << 20, loss: 0.05, ..row() };
         let other = Row { durability: "disk", delay_us: 2_500, ..other };

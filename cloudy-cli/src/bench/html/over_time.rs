@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_sweep_says_what_it_leaves_out_and_one_part_is_no_course() {
+    fn a_long_sweep_names_omitted_points_and_one_interval_is_no_timeline() {
         let long = section(&vec![row(); ROWS_MAX + 3]);
         assert_eq!(long.matches("<h3").count(), ROWS_MAX);
         assert!(long.contains("Of 3 more rows"), "{long}");

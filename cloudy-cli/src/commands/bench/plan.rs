@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_is_said_before_anything_runs() {
+    fn an_invalid_plan_is_reported_before_anything_runs() {
         for (line, words) in [
             ("cloudy bench --nodes 3 --senders 4", "4 senders among 3 nodes"),
             ("cloudy bench --senders 3 --sweep nodes=4,2", "3 senders among 2 nodes"),

@@ -32,7 +32,7 @@ fn decoded(keys: &[MacKey], datagram: &[u8], from: SocketAddr) -> Result<Nonce, 
 
 proptest! {
     #[test]
-    fn queries_come_back(nonce: [u8; 16], padding: [u8; 8]) {
+    fn queries_decode_to_the_same_value(nonce: [u8; 16], padding: [u8; 8]) {
         let (keys, nonce) = ([key(1)], Nonce(nonce));
         let mut datagram = encode_query(&keys[0], nonce, source());
         prop_assert_eq!(decoded(&keys, &datagram, source()), Ok(nonce));
@@ -41,7 +41,7 @@ proptest! {
     }
 
     #[test]
-    fn replies_come_back_and_are_never_longer_than_a_query(reply in replies()) {
+    fn replies_decode_to_the_same_value_and_never_exceed_a_query(reply in replies()) {
         let datagram = encode_reply(&key(1), &reply);
         prop_assert!(datagram.len() <= encode_query(&key(1), reply.nonce, source()).len());
         prop_assert_eq!(nonce_of_reply(&datagram), Ok(reply.nonce));
@@ -105,7 +105,7 @@ fn nodes_one_step_of_a_rotation_apart_ask_and_answer() {
 }
 
 #[test]
-fn kinds_and_versions_are_told_apart() {
+fn kinds_and_versions_are_distinguished() {
     let (keys, nonce) = ([key(1)], Nonce([7; 16]));
     let query = encode_query(&keys[0], nonce, source());
     let reply = Reply { nonce, node: NodeId([1; 32]), address: source(), label: String::new() };

@@ -88,7 +88,7 @@ fn an_address_is_to_be_proven_while_many_handshakes_are_open() {
 }
 
 #[test]
-fn strangers_take_no_place_from_connections_and_put_out_their_own_oldest_handshakes() {
+fn strangers_displace_no_connection_only_their_own_oldest_handshakes() {
     let admission = Admission::new(&EndpointLimits { handshakes_max: 8, ..limits(100, 8, 100) });
     let mut newcomer = admission.handshake("10.0.0.9").unwrap();
     let mut flood: Vec<_> = (0..1_000).map(|at| admission.handshake(&format!("2001:db8::{at}")).unwrap()).collect();

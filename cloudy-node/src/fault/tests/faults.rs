@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::super::{DELAY_MAX, Faults, FaultsError, dice::Dice, dice::Treatment};
 
 #[test]
-fn bounds_are_within_range_and_what_lies_past_them_is_named() {
+fn bounds_are_within_range_and_values_beyond_them_are_named() {
     let widest =
         Faults { loss: 1.0, latency: DELAY_MAX, jitter: DELAY_MAX, reorder: 1.0, duplicate: 1.0, seed: u64::MAX };
     assert_eq!(widest.validate(), Ok(()));

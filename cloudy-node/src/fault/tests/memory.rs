@@ -66,7 +66,7 @@ async fn survivors_of_loss(seed: u64) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn loss_is_about_as_asked_and_repeats_with_its_seed() {
+async fn loss_matches_the_configured_rate_and_repeats_with_its_seed() {
     let first = survivors_of_loss(1).await;
     // 8,000 ± 40 is one standard deviation.
     assert!((7_700..=8_300).contains(&first.len()), "{}", first.len());
@@ -90,7 +90,7 @@ async fn latency_is_kept_in_virtual_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiting_receiver_is_woken_for_what_is_due_earlier() {
+async fn a_waiting_receiver_is_woken_for_an_earlier_datagram() {
     let (network, a, b) = network_of_two(Faults { latency: Duration::from_secs(30), ..Faults::none() });
     let start = Instant::now();
     send(&*a, addr(2), b"slow");
@@ -155,7 +155,7 @@ async fn a_cut_parts_a_pair_in_both_directions_until_healed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_large_or_addressed_to_nobody_is_lost_and_counted() {
+async fn oversized_and_undeliverable_datagrams_are_lost_and_counted() {
     let (network, a, b) = network_of_two(Faults::none());
     let large = [7; MEMORY_DATAGRAM_BYTES_MAX + 1];
     send(&*a, addr(2), &large);

@@ -60,7 +60,7 @@ async fn full_loss_sends_nothing_until_it_is_switched_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn latency_reordering_and_duplication_work_on_what_is_sent() {
+async fn latency_reordering_and_duplication_apply_to_sent_datagrams() {
     let latency = Duration::from_millis(40);
     let (a, b, _network) = fault_socket(Faults { latency, ..Faults::none() });
     let control = a.control();
@@ -84,7 +84,7 @@ async fn latency_reordering_and_duplication_work_on_what_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_due_earlier_does_not_wait_for_what_is_held() {
+async fn an_earlier_datagram_does_not_wait_for_a_delayed_one() {
     let slow = Faults { latency: Duration::from_secs(30), ..Faults::none() };
     let (a, b, _network) = fault_socket(slow);
     let start = Instant::now();
@@ -100,7 +100,7 @@ async fn what_is_due_earlier_does_not_wait_for_what_is_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_blocks_both_directions_and_what_is_held() {
+async fn a_partition_blocks_both_directions_and_delayed_datagrams() {
     let (a, b, network) = fault_socket(Faults { latency: Duration::from_millis(5), ..Faults::none() });
     let c = network.bind(addr(3)).expect("free");
     let control = a.control();
@@ -124,7 +124,7 @@ async fn a_partition_blocks_both_directions_and_what_is_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_blocked_peer_sent_is_taken_out_of_a_batch() {
+async fn datagrams_of_a_blocked_peer_are_removed_from_a_batch() {
     let (a, b, network) = fault_socket(Faults::none());
     let c = network.bind(addr(3)).expect("free");
     a.control().partition([addr(2)]);

@@ -98,7 +98,7 @@ async fn lines_reach_the_file_while_the_session_runs() {
 }
 
 #[tokio::test]
-async fn what_waits_for_the_disk_is_bounded() {
+async fn lines_queued_for_the_disk_are_bounded() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut file = ResultFile::create(&dir.path().join("result.jsonl")).await.expect("opens");
     let numbers = vec![0.5; 10_000];
@@ -134,7 +134,7 @@ async fn a_full_disk_is_an_error_and_no_short_file() {
 }
 
 #[tokio::test]
-async fn a_file_keeps_what_it_holds_until_a_session_begins() {
+async fn a_file_keeps_its_content_until_a_session_starts() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("result.jsonl");
     fs::write(&path, "an earlier result\n").expect("writes");
@@ -175,7 +175,7 @@ async fn a_symbolic_link_to_a_file_that_is_not_there_makes_that_file() {
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_refused_and_holds_nobody_up() {
+async fn a_path_that_is_not_a_file_is_rejected_and_blocks_no_session() {
     let dir = tempfile::tempdir().expect("a directory");
     let [pipe, socket] = ["pipe", "socket"].map(|name| dir.path().join(name));
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).expect("a pipe");

@@ -301,7 +301,7 @@ impl ControlState {
             return Applied::Nothing;
         }
         let mut incarnation = Incarnation(self.next().0 - 1);
-        if let Some(clock) = self.incarnation(node).filter(|_| !self.rules.holds(Rule::RunIsNamedByLog)) {
+        if let Some(clock) = self.incarnation(node).filter(|_| !self.rules.holds(Rule::IncarnationIsNamedByLog)) {
             incarnation = clock;
         }
         self.incarnations.insert(node, (incarnation, run));
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_follows_the_latest_only_and_joiners_are_their_nodes_latest_run() {
+    fn a_view_follows_only_the_latest_and_lists_the_latest_incarnation_of_joiners() {
         let mut state = ControlState::default();
         assert!(matches!(apply(&mut state, &install(0, 1, false)), Applied::Outdated), "an unknown run");
         apply(&mut state, &Command::Incarnate { node: NodeId([1; 32]), run: 7 });
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_is_announced_twice_begins_once() {
+    fn an_incarnation_announced_twice_begins_once() {
         let mut state = ControlState::default();
         let node = NodeId([1; 32]);
         assert!(matches!(state.apply(Bytes::new()), Ok(Applied::Nothing)), "a term begins");

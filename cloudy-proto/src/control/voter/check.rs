@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_names_the_term_of_what_it_calls_committed() {
+    fn a_leader_names_the_term_of_its_commit_index() {
         let mut leader = Voter::creator(Durability::Memory);
         let mut follower = Voter::new(FOLLOWER, Durability::Memory);
         leader.propose_change(FOLLOWER, VoterRole::Voter, Bytes::new());

@@ -495,7 +495,7 @@ mod tests {
     use crate::rules::Rules;
 
     #[test]
-    fn what_is_not_held_is_not_taken_for_committed() {
+    fn a_missing_entry_does_not_count_as_committed() {
         let mut voter = Voter::creator(Durability::Memory);
         while voter.poll_output().is_some() {}
         assert_eq!(voter.leads(Rules::default()), Some(1));

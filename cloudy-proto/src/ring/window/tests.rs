@@ -121,7 +121,7 @@ fn on_a_short_path_it_stays_small_and_keeps_the_path_busy() {
 }
 
 #[test]
-fn on_a_long_path_it_grows_with_each_trip_up_to_what_the_path_takes() {
+fn on_a_long_path_it_grows_each_round_trip_up_to_the_capacity_of_the_path() {
     let mut path = Path::new(15_000_000, FAR);
     let needed = 15_000_000 / 20;
     path.run(FAR * 8);
@@ -132,7 +132,7 @@ fn on_a_long_path_it_grows_with_each_trip_up_to_what_the_path_takes() {
 }
 
 #[test]
-fn on_disk_it_covers_a_long_sync_whatever_the_shortest_was() {
+fn on_disk_it_covers_a_long_sync_despite_a_short_minimum() {
     const BYTES_PER_S: u64 = 20_000_000;
     let entered = |durability| {
         let mut path = Path::new(BYTES_PER_S, LAN).syncing(durability);
@@ -160,7 +160,7 @@ fn the_views_window_is_its_bound() {
 }
 
 #[test]
-fn it_comes_back_when_the_path_carries_less_and_grows_again_when_it_carries_more() {
+fn it_shrinks_with_the_capacity_of_the_path_and_grows_again() {
     let mut path = Path::new(15_000_000, FAR);
     path.run(Duration::from_secs(1));
     let before = path.window.bytes();
@@ -195,7 +195,7 @@ fn a_path_that_became_longer_is_noticed() {
 }
 
 #[test]
-fn what_was_learned_is_there_after_an_idle_time_and_lone_messages_say_nothing_of_the_rate() {
+fn estimates_survive_an_idle_time_and_lone_messages_do_not_change_the_rate() {
     let mut path = Path::new(15_000_000, FAR);
     path.run(Duration::from_secs(1));
     let before = path.window.bytes();
@@ -211,7 +211,7 @@ fn what_was_learned_is_there_after_an_idle_time_and_lone_messages_say_nothing_of
 
 /// Others' bytes in flight fill the same queues, so the shortest trip of a busy time is that of full ones.
 #[test]
-fn full_queues_are_not_taken_for_a_long_path() {
+fn full_queues_do_not_count_as_a_long_path() {
     let mut path = Path::new(50_000_000, LAN);
     for _ in 0..60 {
         // Three others, with the same behaviour.

@@ -45,7 +45,7 @@ fn survivors(answers: Vec<Option<Wedged>>) -> Vec<u16> {
 }
 
 #[test]
-fn lanes_end_at_the_minimum_of_those_who_answered() {
+fn lanes_end_at_the_minimum_of_the_answers() {
     let answers = [Some(answer(&[5, 2, 9])), None, Some(answer(&[4, 3, 9]))];
     let cut = cut_of(&view(3), &answers, &[false; 3], false, Rules::default());
     let rounds = vec![Round(4), Round(2), Round(9)];
@@ -63,7 +63,7 @@ fn there_is_no_cut_without_a_complete_survivor() {
 }
 
 #[test]
-fn who_most_find_down_is_dropped_and_one_broken_pair_costs_one_member() {
+fn a_member_down_for_most_is_dropped_and_one_broken_pair_costs_one_member() {
     let all = [3, 3, 3];
     assert_eq!(survivors(vec![Some(down(&all, &[2])), Some(down(&all, &[2])), Some(answer(&all))]), [0, 1]);
     assert_eq!(survivors(vec![Some(down(&all, &[1])), Some(answer(&all)), Some(answer(&all))]), [0, 2]);
@@ -75,7 +75,7 @@ fn who_most_find_down_is_dropped_and_one_broken_pair_costs_one_member() {
 }
 
 #[test]
-fn the_last_view_takes_everybody_who_answered() {
+fn the_last_view_includes_every_member_that_answered() {
     let answers = [Some(down(&[1, 1], &[1])), Some(answer(&[1, 1]))];
     let cut = cut_of(&view(2), &answers, &[false; 2], true, Rules::default()).expect("all answered");
     assert_eq!(cut.survivors, [Rank(0), Rank(1)]);
@@ -90,7 +90,7 @@ fn the_last_complete_member_stays() {
 }
 
 #[test]
-fn a_stall_counts_against_the_accused_only_where_somebody_else_did_better() {
+fn a_stall_counts_against_a_member_only_where_another_made_progress() {
     let place = Place { round: Round(2), rank: Rank(1) };
     // (a) member 2 holds the reporter's whole lane, so member 1 could.
     let slow =
@@ -110,7 +110,7 @@ fn a_stall_counts_against_the_accused_only_where_somebody_else_did_better() {
 }
 
 #[test]
-fn where_slots_are_relayed_a_stall_drops_nobody_and_ends_the_relay() {
+fn a_stall_of_a_relay_drops_no_member_and_ends_relaying() {
     let relay =
         |members| View { parameters: Parameters { ring: RingKind::Relay, ..Parameters::default() }, ..view(members) };
     let cut = |answers: &[Option<Wedged>]| {
@@ -147,7 +147,7 @@ fn while_a_complete_member_runs_on_no_disk_decides() {
 }
 
 #[test]
-fn the_last_complete_member_that_runs_on_stays_whatever_disks_hold() {
+fn the_last_running_complete_member_stays_for_any_content_of_disks() {
     let blamed = [Some(down(&[5, 5], &[1])), Some(answer(&[9, 9]))];
     for (restarted, stays) in [([false, true], Rank(0)), ([true, false], Rank(1))] {
         let cut = cut_of(&view(2), &blamed, &restarted, false, Rules::default()).expect("both are complete");

@@ -211,7 +211,7 @@ fn fetch_is_served_as_far_as_its_credit_allows() {
 }
 
 #[test]
-fn fetched_belongs_on_the_stream_for_results_and_is_ignored_unless_asked_for() {
+fn fetched_belongs_on_the_result_stream_and_is_ignored_without_a_request() {
     let part = || ControlFrame::Fetched(Fetched::Truncated { first: Index(9) });
     let (mut coordinator, _) = group();
     assert_eq!(effects(&mut coordinator, MEMBER, part()), [Refuses]);
@@ -366,7 +366,7 @@ fn linked_joiner() -> Machine {
 }
 
 #[test]
-fn a_joiner_relies_on_the_node_that_it_asked() {
+fn a_joiner_relies_on_the_node_of_its_request() {
     let refuse = || ControlFrame::Refuse { reason: "no".to_owned(), refusal: Refusal::Final };
     let mut machine = linked_joiner();
     machine.handle(machine.timers.now(), Input::LinkUp { peer: MEMBER, addresses: Vec::new(), advertised: None });
@@ -398,7 +398,7 @@ fn a_frame_on_a_stream_that_is_not_its_own_is_refused() {
 }
 
 #[test]
-fn nobody_complete_is_told_once_and_only_by_the_coordinator() {
+fn the_lack_of_a_complete_member_is_reported_once_and_by_the_coordinator_only() {
     let lack = |view| ControlFrame::NoCompleteMember { view, missing: vec![MEMBER], lost: Vec::new() };
     let (_, mut member) = group();
     assert_eq!(effects(&mut member, STRANGER, lack(VIEW)), []);

@@ -123,7 +123,7 @@ macro_rules! properties {
 
             proptest! {
                 #[test]
-                fn frames_come_back_in_any_chunks(frames in vec($frame, 1..6), sizes in vec(1usize..2_000, 1..20)) {
+                fn frames_decode_to_the_same_value_in_any_chunks(frames in vec($frame, 1..6), sizes in vec(1usize..2_000, 1..20)) {
                     comes_back::<$codec>(&frames, &sizes);
                 }
 
@@ -138,7 +138,7 @@ macro_rules! properties {
                 }
 
                 #[test]
-                fn a_changed_byte_is_taken_alike_in_any_chunks(
+                fn a_changed_byte_decodes_alike_in_any_chunks(
                     frames in vec($frame, 1..4), at: Cut, byte: u8, sizes in vec(1usize..50, 1..20),
                 ) {
                     survives_a_changed_byte::<$codec>(&frames, &at, byte, &sizes);
@@ -158,7 +158,7 @@ properties! {
 
 proptest! {
     #[test]
-    fn commands_come_back(command in examples::command()) {
+    fn commands_decode_to_the_same_value(command in examples::command()) {
         prop_assert_eq!(decode_command(&encode_command(&command)), Ok(command));
     }
 
@@ -181,7 +181,7 @@ proptest! {
 }
 
 #[test]
-fn bodies_far_above_the_first_reservation_come_back() {
+fn bodies_far_above_the_first_reservation_decode() {
     for bytes in [RESERVE_BYTES_MAX - 3, RESERVE_BYTES_MAX, 300_000] {
         let slot = examples::slot(4, 9, 1, &[vec![7; bytes], vec![8; 10]]);
         comes_back::<LaneDecoder>(&[LaneFrame::Slot(slot)], &[1_200, 16_384]);

@@ -53,7 +53,7 @@ fn header(stream: Stream) -> StreamHeader {
 }
 
 #[test]
-fn another_version_is_told_in_words_before_anything_else_is_read() {
+fn another_version_is_reported_before_anything_else_is_decoded() {
     let theirs = WireVersions { min: WIRE_VERSION + 1, max: WIRE_VERSION + 2 };
     let mut bytes = encode_header(&StreamHeader { versions: theirs, ..header(Stream::Node) }).to_vec();
     bytes.truncate(10);
@@ -440,7 +440,7 @@ fn a_bad_fetched_entry_is_refused() {
 
 /// The bounds on encodings are large enough for everything that the bounds on values allow.
 #[test]
-fn the_largest_of_each_is_taken() {
+fn the_largest_value_of_each_field_is_accepted() {
     let (view, lane) = (ViewId(COUNTER_MAX), Rank(MEMBERS_MAX as u16 - 1));
     taken::<HeaderDecoder>(StreamHeader {
         incarnation: Incarnation(COUNTER_MAX),

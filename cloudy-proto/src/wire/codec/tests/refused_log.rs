@@ -74,7 +74,7 @@ fn a_consensus_message_out_of_bounds_is_refused() {
 }
 
 #[test]
-fn what_a_log_comes_to_is_checked_like_its_entries() {
+fn a_log_snapshot_is_checked_like_entries() {
     let (node, run) = (NodeId([7; 32]), Incarnation(COUNTER_MAX));
     let state = LogState {
         creator: Some(node),
