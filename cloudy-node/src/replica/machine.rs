@@ -57,14 +57,16 @@ pub trait StateMachine: Sized + Send + Sync + 'static {
         let _ = change;
     }
 
-    /// Writes the whole state. Commands wait meanwhile; approvals and reads do not.
+    /// Writes the whole state, of any size with `Disk`. Commands wait meanwhile; approvals and reads do not. With `Disk` a
+    /// write may wait for the disk, so write piece by piece and hold no copy of the whole.
     ///
     /// # Errors
     /// The state was not written; the replica continues without a new snapshot and reports it
     /// ([`ReplicaStatus::snapshot_error`](crate::ReplicaStatus::snapshot_error)).
     fn snapshot(&self, to: &mut dyn Write) -> io::Result<()>;
 
-    /// Makes a state from a snapshot: one of this member, of its earlier process, or of another member.
+    /// Makes a state from a snapshot: one of this member, of its earlier process, or of another member. With `Disk` it is
+    /// read from the disk piece by piece. All of it must be read.
     ///
     /// # Errors
     /// The bytes are no snapshot of this application; the replica stops with
