@@ -74,7 +74,7 @@ impl AuditLog {
         }
     }
 
-    /// Notes a change of the key file, in words.
+    /// Logs a change of the key file.
     pub(crate) fn keys(&self, text: &str) {
         self.write(json!({ "event": "keys", "text": text }));
     }

@@ -27,7 +27,7 @@ static WANTED: AtomicBool = AtomicBool::new(false);
 /// runs in this process. `refused`: the option [`NO_HUGE_PAGES`] was given.
 ///
 /// It returns if there is nothing to do: the user has set the allocator's tunables, to any value, or has passed
-/// `--no-huge-pages`, which a replaced process has too. So a process is replaced at most once, whatever its
+/// `--no-huge-pages`, which a replaced process has too. So a process is replaced at most once for any
 /// environment. It also returns on failure: everything works without huge pages, with more CPU for each message.
 pub(crate) fn ask(runs_a_node: bool, refused: bool) {
     if refused || env::var_os(TUNABLES).is_some() {

@@ -248,7 +248,7 @@ fn ignores_hang_up() -> bool {
 }
 
 /// A process without a terminal that the first process of its system or container has started, or is itself. SIGHUP
-/// tells others that their terminal is closed.
+/// notifies other processes that their terminal is closed.
 #[cfg(unix)]
 fn is_daemon(has_terminal: bool, parent: u32) -> bool {
     !has_terminal && parent <= 1

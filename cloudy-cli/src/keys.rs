@@ -1,4 +1,4 @@
-//! What a command's node trusts: a key file that it follows, or certificates.
+//! Trust of a command's node: a key file that it follows, or certificates.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ pub(crate) struct KeyFile {
     pub(crate) keys: ClusterKeys,
 }
 
-/// What the node of a command trusts.
+/// The trust settings of a command's node.
 pub(crate) enum Trust {
     /// Nodes with the cluster key of this file.
     Keys(KeyFile),
@@ -118,7 +118,7 @@ fn summary(keys: &ClusterKeys) -> String {
     text
 }
 
-/// The role of the other accepted key, in words.
+/// The role of the other accepted key, as text.
 pub(crate) fn role(accepted_as: AcceptedAs) -> &'static str {
     match accepted_as {
         AcceptedAs::Next => "the next key",

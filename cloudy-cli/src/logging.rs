@@ -31,7 +31,7 @@ pub(crate) fn start(verbose: u8, format: LogFormat, color: ColorChoice) -> Resul
     match format {
         LogFormat::Text => log.with_env_filter(filter).with_ansi(has_color(color)).init(),
         LogFormat::Json => {
-            // What a command prints is not a matter of the filter.
+            // The filter does not apply to a command's output.
             let printed = format!("{PRINTED}=info").parse().into_diagnostic()?;
             log.with_env_filter(filter.add_directive(printed)).event_format(JsonLines).init();
             output::print_as_events();

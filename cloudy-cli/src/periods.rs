@@ -29,7 +29,7 @@ impl Periods {
         } else if send > stop {
             Self { send: send - stop, grace, stop }
         } else {
-            // Both are at most STOP_PERIOD_MIN, so neither the sum nor the cast comes near its limit.
+            // Both are at most STOP_PERIOD_MIN, so neither the sum nor the cast can overflow.
             let third = Duration::from_micros((send + grace).as_micros() as u64 / 3);
             Self { send: third, grace: third, stop: third }
         }

@@ -21,7 +21,7 @@ const FILE: &str = "join.position";
 /// The first part of the output to look for its last message in; doubled until there is one.
 const TAIL_BYTES: u64 = 64 << 10;
 
-/// What has been printed of a group's result, and handed to the command of `--exec`.
+/// The printed part of a group's result, and the part handed to the command of `--exec`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Record {
     group: GroupId,
@@ -66,8 +66,8 @@ impl Record {
 }
 
 impl Position {
-    /// Where to begin: at `from` if it is given, else where an earlier process with this data directory stopped, else at
-    /// the start.
+    /// Where to begin: at `from` if it is given, else where an earlier process with this data directory stopped, else
+    /// at the start.
     pub(crate) async fn open(
         data: Option<&Path>,
         group: GroupId,
@@ -82,7 +82,7 @@ impl Position {
         let opened = spawn_blocking(move || -> io::Result<(File, Option<Record>)> {
             let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
             let mut text = String::new();
-            // What is no text is no record either.
+            // A line that is not UTF-8 is not a record.
             let _ = (&mut file).take(1 << 10).read_to_string(&mut text);
             let stored = Record::parse(&text, group).filter(|_| from.is_none());
             let record = stored.map(|stored| settled(stored, stdout_file().as_mut()));

@@ -66,7 +66,7 @@ impl fmt::Display for FailureChoice {
     }
 }
 
-/// What the session does about a slave that fetches its result more slowly than the result grows.
+/// The session's policy for a slave that fetches its result more slowly than the result grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CatchUpChoice {
     /// The slave waits until the load is lower

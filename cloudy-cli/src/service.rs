@@ -1,4 +1,4 @@
-//! What a service manager learns of this process (sd_notify(3)): ready, status, alive, stopping. A thread sends it, so that
+//! Notifications to a service manager (sd_notify(3)): ready, status, alive, stopping. A thread sends it, so that
 //! a manager that does not read blocks no node. Without the variable `NOTIFY_SOCKET` nothing is sent.
 
 use std::convert::Infallible;

@@ -259,7 +259,7 @@ fn ctrl_c_while_nothing_runs_ends_at_once() {
     assert_eq!(slave.end().code(), Some(0), "a service that is ended has not failed");
 }
 
-/// What looks like the first datagram of a handshake (RFC 9000 §17.2.2) that nobody goes on with.
+/// What looks like the first datagram of a handshake (RFC 9000 §17.2.2) that no client continues.
 fn half_open(round: u16) -> Vec<u8> {
     let mut datagram = vec![0; 1_200];
     datagram[..5].copy_from_slice(&[0xc3, 0, 0, 0, 1]);

@@ -1,8 +1,8 @@
 //! Processes agree on one sequence of messages, over QUIC, without a broker.
 //!
-//! A program embeds a [`Node`]. Nodes that hold one [`ClusterKey`] form groups, and each member of a [`Group`] reads the
-//! same messages in the same order: total order broadcast. A message counts once every member of the group's view has
-//! confirmed it, so its [`Receipt`] says more than that it was sent. Members may crash, come back, join and leave while the
+//! A program embeds a [`Node`]. Nodes that hold one [`ClusterKey`] form groups, and each member of a [`Group`] reads
+//! the same messages in the same order: total order broadcast. A message counts once every member of the group's view
+//! has confirmed it, so its [`Receipt`] proves more than sending. Members may crash, rejoin, join and leave while the
 //! group runs.
 //!
 //! # Example
@@ -62,9 +62,9 @@
 //!
 //! # Waits, errors and cancellation
 //!
-//! Methods that wait for other nodes return a [`Wait`], whose deadline the caller sets. Each async method says whether it is
-//! cancel safe, and `docs/reference/cancel-safety.md` lists them all. When a node closes for any reason, a panic of one of
-//! its tasks included, every handle reports that reason ([`EndReason`], [`CloseReason`]).
+//! Methods that wait for other nodes return a [`Wait`], whose deadline the caller sets. Each async method documents
+//! whether it is cancel safe, and `docs/reference/cancel-safety.md` lists them all. When a node closes for any reason,
+//! a panic of one of its tasks included, every handle reports that reason ([`EndReason`], [`CloseReason`]).
 //!
 //! # Feature flags
 //!
@@ -155,7 +155,7 @@ pub use wait::{Answer, Awaited, TimedOut, WAIT_TIMEOUT, Wait};
 
 pub use open::{NotOpened, OpenEvent, OpenGroup, OpenGroupError, SeedAnswer, SettingDifference};
 
-/// What the project's own benches and tests reach for. It is no part of the API, and changes without notice.
+/// Items for the project's own benches and tests. They are not part of the API, and change without notice.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::endpoint::{

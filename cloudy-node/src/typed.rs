@@ -39,7 +39,7 @@ pub enum DecodeError {
     /// Bytes are left over behind the message.
     #[error("a payload with {0} bytes after its message; do all members run the same version of the application?")]
     Trailing(usize),
-    /// The first byte, which says what a payload of a [`Replica`](crate::Replica) holds, has no meaning.
+    /// The first byte, which is the tag of a [`Replica`](crate::Replica) payload, has no meaning.
     #[error("a payload of the unknown kind {0}; do all members run the same version of cloudy?")]
     Tag(u8),
 }
@@ -159,7 +159,7 @@ impl<T: DeserializeOwned> TypedApproved<T> {
     /// Cancel safe.
     ///
     /// # Errors
-    /// As [`Approved::next_batch`]; after [`ApprovedError::Lagged`] reading goes on where it says.
+    /// As [`Approved::next_batch`]; after [`ApprovedError::Lagged`] reading continues at the index that it names.
     pub async fn next(&mut self) -> Option<Result<TypedItem<T>, ApprovedError>> {
         poll_fn(|context| self.poll_item(context)).await
     }

@@ -42,7 +42,7 @@ pub enum OnFailure {
     Wait,
 }
 
-/// What a group does about a node that fetches its result more slowly than the result grows, and so never joins the ring
+/// A group's policy for a node that fetches its result more slowly than the result grows, and so never joins the ring
 /// (`protocol.md` §7.10).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CatchUpPolicy {
@@ -130,12 +130,12 @@ pub struct Parameters {
     /// Maximum to which the timeouts above, and those of elections, grow for slow paths, processes and disks. At
     /// `failure_timeout` or below nothing is measured, and timeouts are fixed.
     pub timeout_max: Duration,
-    /// What follows if a node cannot keep up.
+    /// The policy if a node cannot keep up.
     pub catch_up: CatchUpPolicy,
     /// With [`CatchUpPolicy::SlowDown`]: bytes per second that all members together may send in any case. At least 1.
     pub slow_down_bytes_min: u64,
-    /// With [`CatchUpPolicy::SlowDown`]: how long the group slows down for one node, at most, before that node has to be on
-    /// the ring.
+    /// With [`CatchUpPolicy::SlowDown`]: how long the group slows down for one node, at most, before that node has to
+    /// be on the ring.
     pub slow_down_max: Duration,
 }
 

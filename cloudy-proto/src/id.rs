@@ -14,7 +14,7 @@ use thiserror::Error;
 pub struct NodeId(pub [u8; 32]);
 
 impl NodeId {
-    /// The first eight hexadecimal digits: enough to tell nodes apart in a log line.
+    /// The first eight hexadecimal digits: enough to distinguish nodes in a log line.
     pub fn short(&self) -> String {
         self.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
     }

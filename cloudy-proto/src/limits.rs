@@ -19,7 +19,7 @@ pub const PAYLOAD_COST_BYTES_MIN: u64 = 16;
 pub const SLOT_PAYLOADS_MAX: u32 = 1 << 16;
 /// Maximum of a window, in bytes.
 pub const WINDOW_BYTES_MAX: u64 = 1 << 30;
-/// Maximum of a round: no honest lane comes near.
+/// Maximum of a round. A correct lane cannot reach it.
 pub const ROUND_MAX: u64 = 1 << 56;
 /// Maximum of an encoded control frame: the largest is a consensus message with the state of the control log.
 pub const CONTROL_FRAME_BYTES_MAX: usize = LOG_STATE_BYTES_MAX + CONSENSUS_MESSAGE_BYTES_MAX + (64 << 10);
@@ -97,7 +97,7 @@ pub const FETCH_PART_COST_BYTES: u64 = 128;
 pub const FETCH_CREDIT_BYTES_MIN: u64 = 256 << 10;
 /// The maximum credit of a fetch, and so of the bytes in flight to a node that fetches, for each group.
 pub const FETCH_CREDIT_BYTES_MAX: u64 = 16 << 20;
-/// Maximum bytes that a source sends at once, whatever the credit; the next request for credit continues from there.
+/// Maximum bytes that a source sends at once with any credit; the next request for credit continues from there.
 pub const FETCH_BURST_BYTES: u64 = 1 << 20;
 /// `Disk`: maximum bytes of the fetched result that are in flight or wait for the disk; one entry may exceed it.
 pub const UNSYNCED_FETCH_BYTES_MAX: u64 = 8 << 20;
@@ -137,8 +137,8 @@ pub const RUNS_ADMITTED_MAX: usize = RUNS_MAX - 2_048;
 const _: () = assert!(RUNS_ADMITTED_MAX + EVICTED_REMEMBERED_MAX + OTHERS_REMEMBERED_MAX + 2 * MEMBERS_MAX <= RUNS_MAX);
 /// Maximum of a duration in a command of the control log: computations with one cannot overflow.
 pub const DURATION_MAX: Duration = Duration::from_secs(u32::MAX as u64);
-/// The time for which a finished session serves members that have not reported (`protocol.md` §9): at least, since it is
-/// longer on long paths and for slow disks.
+/// The time for which a finished session serves members that have not reported (`protocol.md` §9): at least, since it
+/// is longer on long paths and for slow disks.
 pub const LINGER: Duration = Duration::from_secs(2);
 
 /// The amounts in which a node sends the result to a node that fetches it. They do not change the result: nodes may

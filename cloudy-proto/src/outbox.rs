@@ -36,7 +36,7 @@ impl Outbox {
         self.batches.front().filter(|_| self.throttle.allows(now))
     }
 
-    /// Payloads wait that may be sent. A member that has none skips, whatever its limit holds back.
+    /// Payloads wait that may be sent. A member that has none skips, even if its limit holds payloads back.
     pub(crate) fn has_due(&self, now: Time) -> bool {
         self.peek_due(now).is_some()
     }

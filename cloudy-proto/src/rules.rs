@@ -159,8 +159,8 @@ pub enum Rule {
     UnreadableLogStops,
 }
 
-/// The rules that hold: all of them, except in tests of the checkers. Without the feature `mutations` it has no size, and no rule is ever
-/// looked up.
+/// The rules that hold: all of them, except in tests of the checkers. Without the feature `mutations` it has no size,
+/// and no rule is ever looked up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
     #[cfg(feature = "mutations")]

@@ -110,7 +110,7 @@ pub struct InstalledView {
     pub view: Arc<View>,
 }
 
-/// What a member costs in a view that is kept: its names and some addresses.
+/// The cost of a member in a view that is kept: its names and some addresses.
 const VIEW_MEMBER_BYTES: usize = 512;
 
 impl InstalledView {
@@ -120,7 +120,7 @@ impl InstalledView {
         self.view.id
     }
 
-    /// What it costs in memory while it is kept, in bytes, about.
+    /// Its approximate cost in memory while it is kept, in bytes.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
         (size_of::<View>() + self.view.ring.len() * VIEW_MEMBER_BYTES) as u64

@@ -2,9 +2,9 @@
 
 use crate::limits::{ADVERTISED_BYTES_MAX, REASON_BYTES_MAX};
 
-/// The harmless part of a reason: at most [`REASON_BYTES_MAX`] bytes, free of control characters, of invisible ones and of
-/// those that reorder the text around them, so that it can be logged, printed and put into errors. What was harmless stays
-/// as it was.
+/// The harmless part of a reason: at most [`REASON_BYTES_MAX`] bytes, free of control characters, of invisible ones and
+/// of those that reorder the text around them, so that it can be logged, printed and put into errors. Harmless text
+/// stays as it was.
 #[must_use]
 pub fn harmless(bytes: &[u8]) -> String {
     let kept = &bytes[..bytes.len().min(REASON_BYTES_MAX)];

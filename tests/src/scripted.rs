@@ -129,7 +129,7 @@ pub fn reports_that_no_member_coordinates(rules: Rules) -> bool {
     outputs.iter().any(|output| matches!(output, Output::Event(Event::CoordinatorLost { .. })))
 }
 
-/// A voter is told by its leader that the log is committed up to entry 100, of which it has none. True if it closes the
+/// A voter learns from its leader that the log is committed up to entry 100, of which it has none. True if it closes the
 /// link: the library would stop the process.
 #[must_use]
 pub fn rejects_a_commit_of_entries_it_lacks(rules: Rules) -> bool {

@@ -78,7 +78,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     within(what, async {
         while !reached().await {
-            // Of virtual time, which goes on only where nothing else can happen.
+            // Of virtual time, which continues only where nothing else can happen.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
@@ -93,7 +93,7 @@ struct Outcome {
 }
 
 impl World {
-    /// Every node broadcasts so many messages at least, as fast as it can, and goes on while something else happens.
+    /// Every node broadcasts so many messages at least, as fast as it can, and continues while something else happens.
     async fn broadcast(&self, messages: usize, meanwhile: impl Future<Output = ()>) -> Vec<Vec<Receipt>> {
         let receipts: RefCell<Vec<Vec<Receipt>>> = RefCell::new((0..NODES).map(|_| Vec::new()).collect());
         let over = Cell::new(false);
@@ -267,7 +267,7 @@ async fn run_with_an_eviction(seed: u64, loss: f64, ring: RingKind, messages: us
             }
         }
     };
-    within("the evicted node is told", evicted).await;
+    within("the evicted node is notified", evicted).await;
     world.finish(receipts, false).await;
 }
 

@@ -60,7 +60,7 @@ fn stays_whole(plan: Plan, what: &str) -> Result<(), Failure> {
     while story.world.now_us < watched_us {
         story.pass(watched_us / 4)?;
         step += 1;
-        assert_eq!(views(&story.world), vec![1; nodes], "{what}: somebody was evicted in quarter {step}");
+        assert_eq!(views(&story.world), vec![1; nodes], "{what}: a member was evicted in quarter {step}");
         let more = story.world.judge.approved();
         assert!(more > approved, "{what}: nothing was approved in quarter {step}, after {approved}");
         approved = more;

@@ -1,4 +1,4 @@
-//! Runs commands one after another, goes on after a failure, and reports the outcome of each at the end.
+//! Runs commands one after another, continues after a failure, and reports the outcome of each at the end.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Output};

@@ -37,7 +37,7 @@ fn of(arg: &Arg, matches: &ArgMatches) -> Vec<String> {
     values.flat_map(|value| short_times(&value)).map(|text| warning(&option, &text)).collect()
 }
 
-/// The numbers without a unit below a second in `2`, `slave2@500` or `slave3@1s..1500`.
+/// The numbers without a unit that mean less than a second, in `2`, `slave2@500` or `slave3@1s..1500`.
 fn short_times(value: &str) -> Vec<String> {
     let times = value.rsplit('@').next().unwrap_or(value);
     let short = |text: &&str| text.parse::<u64>().is_ok_and(|number| number > 0 && number < SECOND_US);

@@ -1,4 +1,4 @@
-//! What the grammar of every command has: a variable for each option, short and long help.
+//! The common parts of every command's grammar: a variable for each option, short and long help.
 
 use clap::{Arg, Command};
 

@@ -25,7 +25,7 @@ A result file has a JSON object per line: index, origin, seq, view and value of 
 with count, sum and digest. It is written while the session runs: follow it with tail -f. What it holds before stays until
 a session begins. It has to be a regular file, or /dev/null, and only one process writes to it.
 
-Ctrl-C, SIGTERM and SIGHUP make a slave leave its session, which goes on without it; a second signal ends it at once.
+Ctrl-C, SIGTERM and SIGHUP make a slave leave its session, which continues without it; a second signal ends it at once.
 A slave that is ended by SIGTERM or SIGHUP, while it waits or by leaving, has status 0.
 
 ", exit_status!()))]

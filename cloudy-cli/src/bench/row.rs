@@ -66,7 +66,7 @@ pub(crate) struct LatencyRatio {
 /// The verdict on a target.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Verdict {
-    /// The target, in words.
+    /// The target, as text.
     pub(crate) target: String,
     /// The measured value.
     pub(crate) found: String,

@@ -41,7 +41,7 @@ pub(crate) struct Moment {
     pub(crate) at_ms: u64,
     /// At a node, on average.
     pub(crate) approved_per_s: f64,
-    /// For messages that were due in it, at all nodes; none if there were none.
+    /// The median of messages that were due in the interval, over all nodes; none without such messages.
     pub(crate) p50_us: Option<u64>,
     pub(crate) p99_us: Option<u64>,
 }

@@ -41,7 +41,7 @@ pub(crate) enum Signal {
 /// A running child. Dropping it kills it.
 pub(crate) struct Child {
     process: tokio::process::Child,
-    /// Its stdin: closed, it tells the child that it is not needed.
+    /// Its stdin. Closing it notifies the child that it is not needed.
     pub(super) stdin: Option<ChildStdin>,
     pub(super) stdout: Option<Lines<BufReader<ChildStdout>>>,
     pub(super) stderr: Option<Lines<BufReader<ChildStderr>>>,

@@ -186,7 +186,7 @@ enum Sent {
 struct Lines {
     /// Whether the group was closed before the last line was sent.
     are_unsent: bool,
-    /// Lines that are in no result, as their receipts say.
+    /// Lines that are in no result, according to their receipts.
     rejected: u64,
     /// Lines of which it is not known.
     unknown: u64,
@@ -206,7 +206,7 @@ impl Lines {
     }
 }
 
-/// What this node sends.
+/// The lines that this node sends.
 struct Input<'a> {
     group: &'a Group,
     stop: &'a Stop,

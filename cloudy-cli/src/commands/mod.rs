@@ -29,7 +29,7 @@ use crate::args::Command;
 /// Runs the command.
 ///
 /// # Errors
-/// What the user has to know, and what to do about it.
+/// A problem for the user, and its remedy.
 pub(crate) async fn run(command: Command) -> Result<ExitCode, Report> {
     match command {
         Command::Demo(args) => demo::run(args).await,

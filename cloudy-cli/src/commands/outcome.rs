@@ -38,7 +38,7 @@ pub(crate) fn with_remedy(error: &MasterError) -> Report {
         MasterError::NoReports { .. } => "see why the slaves ended, on their stderr",
         MasterError::NotReady { apart, .. } if !apart.is_empty() => return Report::msg(error.to_string()),
         MasterError::NotReady { .. } => "every slave must be reachable from every other; listen on an address that is",
-        // Their words say what to do.
+        // Their texts name the remedy.
         MasterError::Create(_) | MasterError::Closed(_) => return Report::msg(error.to_string()),
         MasterError::Diverged { .. } => "run a memory test on both machines, and keep their result files",
         _ => "see what the slaves say on their stderr, and run it again with -v",

@@ -28,7 +28,7 @@ use crate::output::{EXIT_EQUAL, EXIT_INTERRUPTED, failure, print_bytes, print_so
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks whether a coordinator is in reach, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// The same, at least.
+/// The minimum of that interval.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);
 /// The timeout for each address to know the group: a node that was just started joins its group within it.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -260,7 +260,7 @@ impl Tail {
         let next = status.map_or(self.from, |status| status.index.next().max(self.from));
         failure(
             format_args!(
-                "no coordinator of group {name:?} was in reach for {}, so nobody in reach knows how it goes on; its members \
+                "no coordinator of group {name:?} was in reach for {}, so no node in reach knows how it continues; its members \
                  were {members}",
                 duration::show(self.lost_timeout)
             ),

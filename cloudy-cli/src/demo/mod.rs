@@ -157,7 +157,7 @@ impl<'a> Demo<'a> {
     fn ended(&mut self, who: Who, ending: Ending) {
         if !self.played.killed.contains(&who) {
             if who == Who::Master {
-                // The session is over, whatever actions remain.
+                // The session is over, even if actions remain.
                 self.end_within(if self.stop.was_asked() { STOPPED_END_TIMEOUT } else { END_TIMEOUT });
                 self.release();
             }

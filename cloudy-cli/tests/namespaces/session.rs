@@ -108,7 +108,7 @@ impl Session {
     /// Waits until a slave's result has grown since now, by a message of this view or a later one.
     pub(crate) fn goes_on(&self, host: usize, view: u64) {
         let before = self.last_entry(host).map_or(0, |(index, _)| index);
-        until(&format!("host {host} goes on in view {view}"), || {
+        until(&format!("host {host} continues in view {view}"), || {
             self.last_entry(host).is_some_and(|(index, now)| index > before && now >= view)
         });
     }

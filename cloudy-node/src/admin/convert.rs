@@ -18,7 +18,7 @@ use crate::group::shared::Shared;
 use crate::group::stats::{Dropped, Stats, ViewRecord};
 use crate::versions::{data_formats, wire_versions};
 
-/// What does not change while a node runs.
+/// The part of a status that is constant while a node runs.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     pub(super) node: NodeId,
@@ -155,7 +155,7 @@ fn group_status(shared: &Shared, status: &Status, peers: &[PeerStatus]) -> Group
     group
 }
 
-/// Whether this node hears from a voter: a member by its signs of life, another one by its link.
+/// Whether a voter is in reach of this node: a member by its signs of life, another one by its link.
 fn in_reach(voter: NodeId, me: NodeId, status: &Status, peers: &[PeerStatus]) -> bool {
     let member = status.members.iter().find(|member| member.node == voter);
     voter == me || member.map_or_else(|| peer_of(voter, peers).is_some(), |member| member.alive)

@@ -8,8 +8,8 @@ use super::error::AdminError;
 #[cfg(unix)]
 use super::unix::UnixSocket;
 
-/// A bound socket for an admin endpoint ([`Node::serve_admin`](crate::Node::serve_admin)): a program knows that the address is free
-/// before it creates files for its node.
+/// A bound socket for an admin endpoint ([`Node::serve_admin`](crate::Node::serve_admin)): a program knows that the
+/// address is free before it creates files for its node.
 #[derive(Debug)]
 pub struct AdminListener(pub(super) Socket);
 
@@ -44,7 +44,7 @@ impl AdminListener {
     /// The address, with the port that was taken for port 0.
     ///
     /// # Errors
-    /// The operating system does not tell the address.
+    /// The operating system does not return the address.
     pub fn address(&self) -> io::Result<AdminAddress> {
         match &self.0 {
             Socket::Tcp(listener) => listener.local_addr().map(AdminAddress::Tcp),

@@ -12,7 +12,7 @@
 //! | `/metrics` | OpenMetrics |
 //! | `/` | a page that shows all of it and follows it |
 //!
-//! Everybody who reaches the address can read it: ids, addresses, names of groups and counts, never keys or messages.
+//! Every client that reaches the address can read it: ids, addresses, names of groups and counts, never keys or messages.
 
 mod address;
 mod convert;

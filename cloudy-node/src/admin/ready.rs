@@ -1,4 +1,4 @@
-//! Whether a node does its work: the reasons of `/readyz`, in words.
+//! Whether a node does its work: the reasons that `/readyz` returns.
 
 use super::status::{GroupRole, GroupStatus, NodeStatus};
 

@@ -38,7 +38,7 @@ pub(super) struct Client {
     pub(super) stalled: Arc<Notify>,
 }
 
-/// What the routes share.
+/// The state that the routes share.
 pub(super) struct App {
     source: Arc<Source>,
     history: Arc<History>,

@@ -49,7 +49,7 @@ pub struct NodeStatus {
     pub uptime_ms: u64,
     /// Whether `/readyz` returns 200: no reasons, and at least one group.
     pub ready: bool,
-    /// Why the node is not ready, in words: those of the node itself, and those of each group with its name.
+    /// The reasons why the node is not ready: those of the node itself, and those of each group with its name.
     pub reasons: Vec<String>,
     /// The keys of the cluster.
     pub keys: KeysStatus,
@@ -132,7 +132,7 @@ pub struct GroupStatus {
     pub role: GroupRole,
     /// Whether this node takes part as it should.
     pub ready: bool,
-    /// Why not, in words.
+    /// The reason if not.
     pub reasons: Vec<String>,
     /// The phase: `start`, `send`, `grace`, `stop` or `done`.
     pub phase: String,
@@ -152,7 +152,7 @@ pub struct GroupStatus {
     pub coordinator_silent_ms: Option<u64>,
     /// The nodes that vote on views.
     pub voters: Vec<String>,
-    /// Number of voters that this node hears from, itself included.
+    /// Number of voters in reach of this node, itself included.
     pub voters_in_reach: usize,
     /// The length of the result here.
     pub index: u64,
@@ -176,11 +176,11 @@ pub struct GroupStatus {
     pub outbox_bytes: u64,
     /// The maximum of bytes of own slots that are not in the result here; zero while this node is no active member.
     pub window_bytes: u64,
-    /// What the result waits for.
+    /// The cause of a stalled result.
     pub waits_for: Option<WaitEntry>,
-    /// What keeps this node from leaving, if it wants to, in words.
+    /// The reason why this node cannot leave yet, if it wants to.
     pub leaving: Option<String>,
-    /// Most voters are back without their votes, in words: the group has stopped.
+    /// The report that most voters lost their votes, so that the group has stopped.
     pub votes_lost: Option<String>,
     /// Counts since this node took part in the group.
     pub counters: GroupCounters,
@@ -290,7 +290,7 @@ pub struct PendingEntry {
     pub age_ms: u64,
 }
 
-/// What the result waits for.
+/// The cause of a stalled result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WaitEntry {
@@ -298,11 +298,11 @@ pub struct WaitEntry {
     pub index: u64,
     /// The node that holds the result up.
     pub node: String,
-    /// What is missing: `slot`, `approval`, `confirmation` or `own_disk`.
+    /// The missing item: `slot`, `approval`, `confirmation` or `own_disk`.
     pub cause: String,
     /// For how long.
     pub age_ms: u64,
-    /// All of it in words.
+    /// The whole description as text.
     pub text: String,
 }
 
@@ -338,7 +338,7 @@ pub struct EndedGroupStatus {
     pub id: String,
     /// The name of the group.
     pub name: String,
-    /// Why it ended here, in words.
+    /// The reason why it is closed here.
     pub reason: String,
     /// Whether that is a failure of this node, and not the regular end of the group or of this node's part in it.
     pub failed: bool,

@@ -85,7 +85,7 @@ pub enum DataError {
     /// A member of the group answers, so the group is not lost.
     #[error("the group is not lost: {answers}; start this node again, and let it rejoin")]
     MembersAnswer {
-        /// What answered.
+        /// The nodes that answered.
         answers: String,
     },
     /// The group cannot be continued from this directory.

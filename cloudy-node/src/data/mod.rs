@@ -2,7 +2,7 @@
 //! delete a group.
 //!
 //! [`StoredNode`] only reads. It holds the directory's lock, so no node starts on it meanwhile; a directory that a node
-//! uses is refused. What a node left undone when it was killed is completed in memory only. All methods of this module
+//! uses is refused. Unfinished work of a killed node is completed in memory only. All methods of this module
 //! that are not async wait for the disk: in async code they belong on a thread for blocking work.
 //!
 //! ```no_run
@@ -36,8 +36,8 @@ pub use stored::{StoredGroup, StoredNode, StoredResult, TableSize};
 
 use crate::storage::{ReadOnlyDir, Table};
 
-/// Checks whether a node of this version can use the data directory at `path`: its kind, its version, and the rights to it
-/// and to its private key. It may be in use, and its database is not read.
+/// Checks whether a node of this version can use the data directory at `path`: its kind, its version, and the rights to
+/// it and to its private key. It may be in use, and its database is not read.
 ///
 /// # Errors
 /// The fault, with the remedy.

@@ -41,7 +41,7 @@ pub struct AskedMembers {
     pub group: StoredGroup,
     /// The other members, and the voters, with their known addresses.
     pub others: Vec<(NodeId, Vec<SocketAddr>)>,
-    /// What answered, in words; empty if nothing did.
+    /// A description of the nodes that answered; empty if none did.
     pub answers: Vec<String>,
 }
 
@@ -153,9 +153,9 @@ async fn ask(
 }
 
 impl AskedMembers {
-    /// Replaces the group in the data directory by a new group with a new id, of which this node is the only member. The
-    /// new group has the result, the snapshot and every message that this node held. The former database is kept beside
-    /// the new one. Nodes of the former group accept nothing of the new one, and the other way round.
+    /// Replaces the group in the data directory by a new group with a new id, of which this node is the only member.
+    /// The new group has the result, the snapshot and every message that this node held. The former database is kept
+    /// beside the new one. Nodes of the former group accept nothing of the new one, and the other way round.
     ///
     /// Not cancel safe: dropped, it leaves the directory as it was, with an unfinished file beside the database.
     ///

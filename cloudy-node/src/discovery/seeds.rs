@@ -27,7 +27,7 @@ pub enum SeedError {
         /// The text as given.
         seed: String,
     },
-    /// An IPv6 address without brackets: the port cannot be told from it.
+    /// An IPv6 address without brackets: its port is ambiguous.
     #[error("`{seed}` is ambiguous; put the IPv6 address in brackets, for example [::1]:10502")]
     Unbracketed {
         /// The text as given.
@@ -127,7 +127,7 @@ pub async fn look_up(seed: &str) -> Result<Vec<SocketAddr>, SeedError> {
     outcome.map_err(|cause| SeedError::Lookup { seed: seed.to_owned(), cause })
 }
 
-/// What a test answers in place of a name service; none: the system's is asked.
+/// A test's replacement of the name service; none: the system's resolver is used.
 #[cfg(feature = "fault")]
 type Answers = std::sync::Arc<dyn Fn(&str) -> Option<Vec<SocketAddr>> + Send + Sync>;
 

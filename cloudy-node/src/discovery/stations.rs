@@ -116,7 +116,7 @@ pub(super) fn answering(place: Multicast, interface: &Interface) -> io::Result<S
     let socket = datagram_socket(interface.family)?;
     socket.set_reuse_address(true)?;
     // Linux needs no more; with SO_REUSEPORT it delivers a datagram from another host to any socket of the port,
-    // whatever interface it has joined on.
+    // on every interface.
     #[cfg(all(unix, not(target_os = "linux")))]
     socket.set_reuse_port(true)?;
     let group = group_on(place, interface);

@@ -18,7 +18,7 @@ use crate::repeats::Source;
 
 /// What the log says of a second group with the name of one that runs here.
 const SECOND_GROUP: &str = "a second group of the same name";
-/// Nodes that open a group and are not linked, of which a peer has told.
+/// Unlinked nodes that open a group, as reported by a peer.
 const LOCATED_MAX: usize = MEMBERS_MAX;
 
 /// An invitation that this node has accepted. Until its outcome is known, this node accepts no other creator's.
@@ -206,7 +206,7 @@ impl Driver {
         missing.filter(|other| opening.opens(other.peer)).for_each(|other| Self::introduce_to(to, other));
     }
 
-    /// A peer tells where a node is. If both open the same group, this node dials it.
+    /// A peer reports the address of a node. If both open the same group, this node dials it.
     pub(super) fn told_of_opener(&mut self, by: NodeId, node: NodeId, address: SocketAddr) {
         if node == self.me || self.peers.contains_key(&node) {
             return;

@@ -1,6 +1,6 @@
 //! Congestion control that ignores losses on a path without an answer.
 //!
-//! While a peer is out of reach, the packets of the handshake are lost, whatever the capacity of the path. CUBIC takes
+//! While a peer is out of reach, the packets of the handshake are lost at any capacity of the path. CUBIC takes
 //! that for congestion and ends slow start with ten packets: with a round trip of 100 ms it then takes 10 s to reach 1
 //! MB/s. So packets that were sent before the peer's first acknowledgement do not count as lost. TCP does the same: it
 //! keeps the threshold of slow start when it repeats a SYN. Until then a node sends no more than the initial window, as

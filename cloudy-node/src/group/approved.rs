@@ -46,8 +46,8 @@ pub enum ApprovedError {
 /// Approximate time until more of the result is on disk.
 const SYNC_LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A stream of the result from an index on: batches and views, the same items in the same order at every node. It delays
-/// no other node. In a `Disk` group it reads items from the disk that memory does not retain.
+/// A stream of the result from an index on: batches and views, the same items in the same order at every node. It
+/// delays no other node. In a `Disk` group it reads items from the disk that memory does not retain.
 ///
 /// A reader that starts at index 1 gets every view. A reader that starts at a later index first gets the view in force
 /// there.
@@ -186,7 +186,7 @@ impl Approved {
             }
             Some(items) => {
                 if items.is_empty() {
-                    // sleep: no notification tells when the items are synced.
+                    // sleep: no notification reports the sync of the items.
                     self.pause = Some(Box::pin(sleep(SYNC_LOOK_EVERY)));
                 }
                 self.stored = items.into_iter().filter(|item| self.cursor.pass(item)).collect();

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::group::outbox::Outbox;
 
-/// What is done with the id of a payload that has a slot, before the payload is sent. False if its caller is gone.
+/// The handling of the id of a payload that has a slot, before the payload is sent. False if its caller is gone.
 pub(crate) type OnId = Box<dyn FnOnce(MessageId) -> bool + Send>;
 
 /// A payload that is in no slot, and the caller that waits for its id.

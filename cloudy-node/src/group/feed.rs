@@ -170,7 +170,7 @@ mod tests {
         ApprovedItem::View(InstalledView { first: Index(first), view: Arc::new(view) })
     }
 
-    /// What a reader is given, in words, until there is nothing more.
+    /// All items that a reader gets, as text.
     fn read(feed: &Feed, cursor: &mut Cursor) -> Vec<String> {
         let mut read = Vec::new();
         loop {

@@ -55,7 +55,7 @@ pub enum ReceiptError {
         /// The timeout.
         waited: Duration,
     },
-    /// The message is approved, and this node does not know its index: it was away, and continued from a snapshot that
+    /// The message is approved, and this node does not know its index: it was absent, and continued from a snapshot that
     /// includes the message.
     #[error("message {} is approved; its index is not known here, because this node continued from a snapshot", .0.seq)]
     ApprovedLongAgo(MessageId),
@@ -81,7 +81,7 @@ pub enum ReceiptError {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "a receipt says whether the broadcast was approved; drop it to not wait"]
+#[must_use = "a receipt reports whether the broadcast was approved; drop it to not wait"]
 pub struct Receipt {
     shared: Arc<Shared>,
     id: MessageId,

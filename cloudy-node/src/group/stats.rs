@@ -1,4 +1,4 @@
-//! What the driver counts of a group for the admin endpoint: per slot and per view, never per message.
+//! The driver's counters of a group for the admin endpoint: per slot and per view, never per message.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(crate) struct Counts {
     pub(crate) views: u64,
 }
 
-/// What the driver counts of a group.
+/// The driver's counters of a group.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stats {
     pub(crate) counts: Counts,

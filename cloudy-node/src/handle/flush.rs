@@ -24,8 +24,8 @@ impl Group {
     ///
     /// # Errors
     /// The group closed first; or the timeout passed ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout)
-    /// or [`Wait::timeout`]), and broadcasts may still be approved. A [`Receipt`](crate::Receipt) tells the outcome of
-    /// its broadcast.
+    /// or [`Wait::timeout`]), and broadcasts may still be approved. A [`Receipt`](crate::Receipt) reports the outcome
+    /// of its broadcast.
     pub fn flush(&self) -> Wait<'_, Result<(), FlushError>> {
         Wait::new(Some(self.mailbox.wait_timeout), move |deadline| self.flush_until(deadline))
     }

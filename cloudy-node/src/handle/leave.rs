@@ -11,7 +11,7 @@ use crate::group::shared::wait_until;
 /// The timeout of [`Group::leave`].
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The least time between two looks at what a node that leaves waits for.
+/// The minimum time between two checks of the condition that a leaving node waits for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How long a node tries to leave ([`Group::leave_with`]).

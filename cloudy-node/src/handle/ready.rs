@@ -6,7 +6,7 @@ use super::Group;
 use crate::group::EndReason;
 use crate::wait::{Answers, TimedOut, Wait};
 
-/// Between two looks at the status: nothing announces that a member was heard from again.
+/// Between two looks at the status: no event announces that a member is in reach again.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A node that is no active member of its group.
@@ -25,13 +25,13 @@ pub enum ReadyError {
 }
 
 impl Group {
-    /// Whether this node is an active member of the view in force, and has heard from every other member within the time
-    /// that a living member may be silent ([`Status::is_current`](crate::Status::is_current)). False for a node that is
-    /// evicted, cut off, joining or an observer.
+    /// Whether this node is an active member of the view in force, and has heard from every other member within the
+    /// time that a living member may be silent ([`Status::is_current`](crate::Status::is_current)). False for a node
+    /// that is evicted, cut off, joining or an observer.
     ///
-    /// It is what this node knows at this moment, and no proof: a process that was paused, or was cut off a moment ago, may
-    /// be evicted already and learn it after at most [`failure_timeout`](crate::Parameters::failure_timeout) of further
-    /// silence. A read that must not return old state needs
+    /// It is what this node knows at this moment, and no proof: a process that was paused, or was cut off a moment ago,
+    /// may be evicted already and learn it after at most [`failure_timeout`](crate::Parameters::failure_timeout) of
+    /// further silence. A read that must not return old state needs
     /// [`Replica::read_linearizable`](crate::Replica::read_linearizable).
     ///
     /// Cancel safe.
@@ -39,8 +39,8 @@ impl Group {
         self.status().await.is_some_and(|status| status.is_current())
     }
 
-    /// Waits until [`is_current`](Self::is_current) is true: after a restart or an eviction, for example, before the node is
-    /// announced to a load balancer. It changes nothing, so it is cancel safe.
+    /// Waits until [`is_current`](Self::is_current) is true: after a restart or an eviction, for example, before the
+    /// node is announced to a load balancer. It changes nothing, so it is cancel safe.
     ///
     /// ```no_run
     /// # async fn example(group: &cloudy_node::Group) -> Result<(), cloudy_node::ReadyError> {

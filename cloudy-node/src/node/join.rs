@@ -221,7 +221,7 @@ impl Node {
     }
 }
 
-/// Refuses what every peer's decoder would refuse, before it is sent: it would cost the link, which other groups share.
+/// Rejects an aim that every peer's decoder would reject. Sending it would cost the link, which other groups share.
 fn check(name: &str, aim: Aim) -> Result<(), JoinError> {
     match aim {
         _ if name.len() > GROUP_NAME_BYTES_MAX => Err(JoinError::NameTooLong),

@@ -78,13 +78,13 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets the name at which other nodes find this one: `HOST:PORT`, where HOST is a DNS name, an IPv4 address or an IPv6
-    /// address in brackets. Default: none; the others use the addresses that they know.
+    /// Sets the name at which other nodes find this one: `HOST:PORT`, where HOST is a DNS name, an IPv4 address or an
+    /// IPv6 address in brackets. Default: none; the others use the addresses that they know.
     ///
-    /// Name a node that is behind an address translation, or whose address changes when it is restarted, as that of a pod
-    /// in Kubernetes. The groups of this node store the name with the member. Members that miss this node resolve the name
-    /// again and again, so a group finds itself again without seeds after a restart in which every address has changed. A
-    /// name is a hint: the handshake decides which node is there.
+    /// Name a node that is behind an address translation, or whose address changes when it is restarted, as that of a
+    /// pod in Kubernetes. The groups of this node store the name with the member. Members that miss this node resolve
+    /// the name again and again, so a group finds itself again without seeds after a restart in which every address has
+    /// changed. A name is a hint: the handshake decides which node is there.
     ///
     /// ```no_run
     /// # async fn example(key: &cloudy_node::ClusterKey) -> Result<(), Box<dyn std::error::Error>> {
@@ -154,8 +154,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Opens an [admin endpoint](crate::admin) at this address: health, status, metrics and a live page for everybody who
-    /// reaches it, read-only. Default: none.
+    /// Opens an [admin endpoint](crate::admin) at this address: health, status, metrics and a live page for every
+    /// client that reaches it, read-only. Default: none.
     #[cfg(feature = "admin")]
     pub fn admin(mut self, address: AdminAddress) -> Self {
         self.admin = Some(address);

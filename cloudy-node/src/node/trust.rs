@@ -37,7 +37,7 @@ impl Node {
     /// From then on this node presents a certificate of the primary key, also to linked nodes, and accepts nodes of
     /// both keys. A link stays while an accepted key vouches for the other node: the key of its handshake, or a later
     /// one that the node presented. Other links are closed at once. Nodes that the keys revoke are excluded as by
-    /// [`Node::revoke`]. Earlier revocations remain, whatever the keys contain.
+    /// [`Node::revoke`]. Earlier revocations remain in force with any keys.
     ///
     /// Cancel safe: dropped after its first poll, it still sets the keys.
     ///

@@ -38,7 +38,7 @@ impl Work<'_> {
         match gather(&mut creation, &others, known).await {
             Ok(()) => {}
             Err(Gathering::Closed) => return Err(creation.end_reason().await.into()),
-            // Dropped, it is given up, and those that accepted are told.
+            // Dropping it cancels the creation, and notifies the nodes that accepted.
             Err(Gathering::Failed(why)) => return Ok(self.not_created(why)),
         }
         let (reply, created) = oneshot::channel();
@@ -63,13 +63,13 @@ fn withdraw(group: &Group) {
 }
 
 enum Gathering {
-    /// Not all accept, in words.
+    /// The reason why not all nodes accept.
     Failed(String),
     /// The node is closed.
     Closed,
 }
 
-/// Returns once all have accepted.
+/// Returns once all invited nodes have accepted.
 async fn gather(
     creation: &mut PendingGroup,
     others: &[NodeId],

@@ -82,9 +82,9 @@ impl<'a> OpenGroup<'a> {
         self
     }
 
-    /// Creates the group once this number of nodes open it with equal settings and are linked to each other, if no node in
-    /// reach is in a group of that name. It must be more than half of the seeds. Without it this node never creates the
-    /// group.
+    /// Creates the group once this number of nodes open it with equal settings and are linked to each other, if no node
+    /// in reach is in a group of that name. It must be more than half of the seeds. Without it this node never creates
+    /// the group.
     pub fn bootstrap_expect(mut self, members: usize) -> Self {
         self.expect = Some(members);
         self
@@ -96,7 +96,7 @@ impl<'a> OpenGroup<'a> {
         self
     }
 
-    /// What the group is created with, and what this node keeps of it. A group that exists keeps its own
+    /// The settings of a new group, and this node's retention. An existing group keeps its own
     /// [`Parameters`](crate::Parameters). The creator is always a member. Default: [`GroupConfig::default`].
     pub fn config(mut self, config: GroupConfig) -> Self {
         self.config = config;
@@ -119,21 +119,22 @@ impl<'a> OpenGroup<'a> {
     ///    exactly that number of members.
     ///
     /// The nodes may start in any order, and what fails is tried again until the deadline
-    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]). After it has returned, the
-    /// seeds are looked up whenever a link to a member is missing, as by [`Node::look_up`].
+    /// ([`NodeBuilder::wait_timeout`](crate::NodeBuilder::wait_timeout) or [`Wait::timeout`]). After it has returned,
+    /// the seeds are looked up whenever a link to a member is missing, as by [`Node::look_up`].
     ///
     /// Never are two groups of one name created by nodes with the same seeds: a group is created by more than half of
     /// them, and each of these accepts one invitation at a time. This relies on what a node remembers. A node that has
-    /// lost its data directory, or a node of a `Memory` group that was restarted, knows nothing of a group that it was in;
-    /// if no node in reach is in that group, such nodes can create another. A node that finds two groups of one name opens
-    /// neither.
+    /// lost its data directory, or a node of a `Memory` group that was restarted, knows nothing of a group that it was
+    /// in; if no node in reach is in that group, such nodes can create another. A node that finds two groups of one
+    /// name opens neither.
     ///
-    /// Cancel safe: dropped, it withdraws. A creation or a join that can no longer be withdrawn is completed, and this node
-    /// leaves the group then.
+    /// Cancel safe: dropped, it withdraws. A creation or a join that can no longer be withdrawn is completed, and this
+    /// node leaves the group then.
     ///
     /// # Errors
-    /// The settings cannot work, a node of the group does not let this one join, there are two groups of that name, or the
-    /// group has ended: in words. Or it was not open in time: [`OpenGroupError::TimedOut`] says what each seed answered last.
+    /// The settings cannot work, a node of the group does not let this one join, there are two groups of that name, or
+    /// the group is closed, with the reason. Or it was not open in time: [`OpenGroupError::TimedOut`] has the last answer of
+    /// each seed.
     pub fn open(self) -> Wait<'a, Result<Group, OpenGroupError>> {
         let limit = self.node.mailbox.wait_timeout;
         Wait::new(Some(limit), move |deadline| async move {
@@ -148,7 +149,7 @@ impl<'a> OpenGroup<'a> {
         })
     }
 
-    /// What cannot work is refused before anything is sent.
+    /// Invalid settings are rejected before anything is sent.
     fn checked(&self) -> Result<u16, OpenGroupError> {
         if self.name.len() > GROUP_NAME_BYTES_MAX {
             return Err(OpenGroupError::NameTooLong);

@@ -1,4 +1,4 @@
-//! What a node that opens a group does next, from what linked nodes have reported. No I/O, no clock.
+//! The next step of a node that opens a group, derived from the reports of linked nodes. No I/O, no clock.
 
 use core::fmt;
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ pub(super) struct Terms<'a> {
     pub(super) parameters: &'a Parameters,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
     /// Two groups have the name: each with a node that is in it.
@@ -31,7 +31,7 @@ pub(super) enum Plan {
     Wait(Waits),
 }
 
-/// What a node that opens a group waits for.
+/// The condition that a node waits for while it opens a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Waits {
     /// This node only joins, and no linked node is in the group.
@@ -48,7 +48,7 @@ pub(super) enum Waits {
     Seeds { found: usize, of: usize },
     /// `bootstrap_expect` is too small for the number of seeds, those of other nodes included.
     TooFew { expect: u16, seeds: usize },
-    /// A linked seed has not said yet what it has under the name.
+    /// A linked seed has not reported yet which group it has under the name.
     Answer(NodeId),
     /// Another node creates the group with some of those that this one would invite.
     Other { creator: NodeId },
@@ -93,7 +93,7 @@ impl fmt::Display for Waits {
     }
 }
 
-/// What to do next. It does nothing twice: what is in progress is `Wait`.
+/// The next step. No step is repeated: while one is in progress, the next is `Wait`.
 pub(super) fn plan(terms: Terms<'_>, known: &Known, seeds: &[ReportedSeed]) -> Plan {
     let running = known.reports().filter_map(|(node, report)| match report.group {
         NamedGroup::Runs { group } => Some((group, node)),
@@ -181,7 +181,7 @@ fn created_by(terms: Terms<'_>, known: &Known, set: &[NodeId], seeds: &Universe)
 }
 
 impl Known {
-    /// What linked nodes have reported.
+    /// The reports of linked nodes.
     pub(super) fn reports(&self) -> impl Iterator<Item = (NodeId, &NameReport)> {
         self.peers.iter().filter_map(|(&node, report)| Some((node, report.as_ref()?)))
     }
@@ -233,7 +233,7 @@ impl Known {
         }
     }
 
-    /// Two nodes, of which one may be this, say that they are linked.
+    /// Two nodes, of which one may be this one, report that they are linked.
     fn are_linked(&self, one: NodeId, other: NodeId, me: NodeId) -> bool {
         let says = |one: NodeId, other: NodeId| match one == me {
             true => self.peers.contains_key(&other),

@@ -1,4 +1,4 @@
-//! What a node that opens a group reports on its way, and its errors.
+//! Progress reports of a node that opens a group, and its errors.
 
 use core::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::discovery::seeds::SeedError;
 use crate::error::{CreateGroupError, JoinError};
 use crate::health::CloseReason;
 
-/// What happens while a node opens a group ([`OpenGroup::on_progress`](crate::OpenGroup::on_progress)). Each is reported
+/// Progress of a node that opens a group ([`OpenGroup::on_progress`](crate::OpenGroup::on_progress)). Each is reported
 /// when it changes. `Display` writes a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -48,9 +48,9 @@ pub enum OpenEvent {
         /// Each setting, with its value there and here.
         differences: Vec<SettingDifference>,
     },
-    /// This node waits for others.
+    /// This node waits for other nodes.
     Waits {
-        /// For what, in words.
+        /// The awaited condition, as text.
         why: String,
     },
     /// This node asks a node to let it join the group.
@@ -60,7 +60,7 @@ pub enum OpenEvent {
     },
     /// A node that was asked has not let this node join. It asks again.
     NotJoined {
-        /// Why, in words.
+        /// The reason, as text.
         why: String,
     },
     /// This node invites others to create the group with it.
@@ -70,7 +70,7 @@ pub enum OpenEvent {
     },
     /// The creation did not succeed, and is tried again.
     NotCreated {
-        /// Why, in words.
+        /// The reason, as text.
         why: String,
     },
     /// The data directory has the group.
@@ -130,7 +130,7 @@ pub(super) fn list(f: &mut dyn fmt::Write, differences: &[SettingDifference]) ->
     Ok(())
 }
 
-/// What a seed, or another node, answered last.
+/// The last answer of a seed or of another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SeedAnswer {
@@ -156,13 +156,13 @@ impl NotOpened {
         self.waited
     }
 
-    /// What this node waited for last, in words.
+    /// The condition that this node waited for last, as text.
     #[must_use]
     pub fn waits_for(&self) -> &str {
         &self.waits_for
     }
 
-    /// What each seed answered last, in their order, then other nodes that matter.
+    /// The last answer of each seed, in their order, then those of other relevant nodes.
     #[must_use]
     pub fn answers(&self) -> &[SeedAnswer] {
         &self.answers
@@ -206,12 +206,12 @@ pub enum OpenGroupError {
         /// The name.
         name: String,
     },
-    /// Two sets of so few nodes could create two groups.
+    /// Two disjoint sets of this size could create two groups.
     #[error(
         "bootstrap_expect is {expect}, which is not more than half of {seeds} seeds, those of other nodes included: two parts of a divided network could each create a group; set it to at least {}", .seeds / 2 + 1
     )]
     TooFewExpected {
-        /// What was given.
+        /// The given value.
         expect: usize,
         /// The distinct seeds, those of other nodes included.
         seeds: usize,
@@ -219,7 +219,7 @@ pub enum OpenGroupError {
     /// The number is 0, or above the maximum of members of a group.
     #[error("bootstrap_expect is {expect}; a group has at least one and at most {MEMBERS_MAX} members")]
     ExpectOutOfRange {
-        /// What was given.
+        /// The given value.
         expect: usize,
     },
     /// Two groups have the name, so it is not certain which one is meant.
@@ -260,7 +260,7 @@ pub enum OpenGroupError {
     /// The group was not created.
     #[error(transparent)]
     Create(#[from] CreateGroupError),
-    /// Too few nodes were there in time, or what they answered did not allow to open the group.
+    /// Too few nodes were in reach in time, or their answers did not permit opening the group.
     #[error(transparent)]
     TimedOut(#[from] NotOpened),
     /// The node was shut down, or a part of it failed.

@@ -19,7 +19,7 @@ const AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at a seed that was reached: its name may lead elsewhere.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// What came of the latest attempt to reach a seed.
+/// The outcome of the latest attempt to reach a seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SeedState {
     /// None was finished.
@@ -72,7 +72,7 @@ impl Universe {
     }
 }
 
-/// What other nodes are to know of seeds.
+/// The information about seeds for other nodes.
 pub(super) fn reported(seeds: &[String], states: &[SeedState], me: NodeId) -> Vec<ReportedSeed> {
     let named = seeds.iter().map(|seed| xxhash_rust::xxh3::xxh3_64(seed.to_ascii_lowercase().as_bytes()));
     named.zip(states).map(|(name, state)| ReportedSeed { name, node: state.node(me) }).collect()

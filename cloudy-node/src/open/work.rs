@@ -1,4 +1,4 @@
-//! One call that opens a group: it follows seeds and reports, and does what the plan says.
+//! One call that opens a group: it follows seeds and reports, and executes the plan.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ const TWO_GROUPS_FOR: Duration = Duration::from_millis(1_500);
 /// Maximum of attempts that are not reported again.
 const ATTEMPTS_MAX: usize = 64;
 
-/// What an event is about: each is reported when it changes.
+/// The subject of an event. Each is reported when it changes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum About {
     Seed(usize),
@@ -63,7 +63,7 @@ pub(super) struct Work<'a> {
     /// Why the last attempt to join or create failed.
     failed: Option<String>,
     waits_for: String,
-    /// What each seed answers, for the error.
+    /// The answer of each seed, for the error.
     states: watch::Sender<Vec<SeedState>>,
     known: Option<watch::Receiver<Known>>,
     two_groups_since: Option<Instant>,
@@ -73,7 +73,7 @@ pub(super) struct Work<'a> {
 #[derive(Default)]
 struct Dials {
     tasks: JoinSet<Option<SocketAddr>>,
-    /// Addresses of nodes that a peer has told of.
+    /// Addresses of nodes that a peer has reported.
     open: Vec<SocketAddr>,
 }
 
@@ -245,7 +245,7 @@ impl<'a> Work<'a> {
         Terms { me: self.node.id(), expect: self.expect, parameters: &self.config.parameters }
     }
 
-    /// What to do, or why it cannot be done.
+    /// The next step, or the reason why there is none.
     fn plan(&mut self, known: &Known, seeds: &[ReportedSeed]) -> Result<Plan, OpenGroupError> {
         let plan = plan(self.terms(), known, seeds);
         let Plan::Two([(one, at_one), (other, at_other)]) = plan else {
@@ -337,10 +337,10 @@ impl<'a> Work<'a> {
         Next::Failed
     }
 
-    /// What the error of the deadline says, and the last event.
+    /// The text of the deadline's error, and the last event.
     fn explain(&mut self, plan: &Plan) {
         match plan {
-            // Members that are missing say more.
+            // Names of missing members are more helpful.
             Plan::Wait(Waits::Ring) => {}
             Plan::Wait(waits) => self.wait(waits.to_string()),
             Plan::Two([(one, at_one), (other, at_other)]) => self.wait(format!(
@@ -362,8 +362,8 @@ impl<'a> Work<'a> {
         self.tell(About::Attempt, event);
     }
 
-    /// Reports an event, unless the last one about the same was equal. An attempt that is repeated is reported again only
-    /// after another event.
+    /// Reports an event, unless the last one about the same was equal. An attempt that is repeated is reported again
+    /// only after another event.
     fn tell(&mut self, about: About, event: OpenEvent) {
         let is_attempt = about == About::Attempt;
         if self.reported.get(&about) == Some(&event) || is_attempt && self.attempts.contains(&event) {
@@ -435,7 +435,7 @@ impl<'a> Work<'a> {
         NotOpened { name: self.name.clone(), waited, waits_for, answers }
     }
 
-    /// What a linked node has reported, in words.
+    /// The report of a linked node, as text.
     fn words_of(&self, node: NodeId, known: Option<&Known>) -> String {
         let Some(report) = known.and_then(|known| known.peers.get(&node)?.as_ref()) else {
             return "which has not answered".to_owned();
@@ -459,7 +459,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// What came of a step.
+/// The outcome of a step.
 pub(super) enum Next {
     Opened(Group),
     /// It is tried again after a pause.
@@ -469,7 +469,7 @@ pub(super) enum Next {
 }
 
 impl Dials {
-    /// Dials nodes that open the group too, of which a linked one has told.
+    /// Dials other nodes that open the group, at addresses from linked nodes.
     fn reach(&mut self, node: &Node, known: &Known) {
         for &address in known.located.values() {
             if !self.open.contains(&address) {

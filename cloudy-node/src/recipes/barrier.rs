@@ -30,14 +30,15 @@ pub enum BarrierError {
     TimedOut(#[from] TimedOut),
 }
 
-/// Named barriers of a group: each lets a number of parties pass once all of them have arrived, again and again. Clones are
-/// handles to the same ones.
+/// Named barriers of a group: each lets a number of parties pass once all of them have arrived, again and again. Clones
+/// are handles to the same ones.
 ///
 /// # Failure mode
 ///
-/// A party that waits is removed when its wait is dropped, and when its member is evicted or leaves. The others continue to
-/// wait until another party arrives; the removed one arrives again when its member is back. A party that has passed may be
-/// paused or dead at any time after that: a barrier says that all parties arrived, not that they still run.
+/// A party that waits is removed when its wait is dropped, and when its member is evicted or leaves. The others
+/// continue to wait until another party arrives; the removed one arrives again when its member is back. A party that
+/// has passed may be paused or dead at any time after that: a barrier proves that all parties arrived, not that they
+/// still run.
 ///
 /// ```no_run
 /// # async fn example(group: cloudy_node::Group) -> Result<(), Box<dyn std::error::Error>> {
@@ -153,8 +154,9 @@ impl Barriers {
         Replica::start(group, Parties::default()).await.map(Self)
     }
 
-    /// Waits at a barrier until a number of parties, with this one, wait there; all parties give the same number. Returns the
-    /// index at which they passed, which all of them get. Dropping it withdraws this party, unless it has passed.
+    /// Waits at a barrier until a number of parties, with this one, wait there; all parties give the same number.
+    /// Returns the index at which they passed, which all of them get. Dropping it withdraws this party, unless it has
+    /// passed.
     ///
     /// # Errors
     /// See [`BarrierError`]. The time limit is that of the node's other waits

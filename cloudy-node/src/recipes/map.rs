@@ -32,7 +32,7 @@ pub struct Entry {
 pub struct Conflict {
     /// The first key whose condition does not hold.
     pub key: String,
-    /// What the key has.
+    /// The value of the key.
     pub found: Option<Entry>,
 }
 
@@ -98,8 +98,8 @@ impl Transaction {
 ///
 /// # Failure mode
 ///
-/// A change whose outcome is unknown may still take effect. A [`replace`](Self::replace) with the revision that was read, or a
-/// [`commit`](Self::commit) that requires it, can be repeated safely: it takes effect once at most.
+/// A change whose outcome is unknown may still take effect. A [`replace`](Self::replace) with the revision that was
+/// read, or a [`commit`](Self::commit) that requires it, can be repeated safely: it takes effect once at most.
 ///
 /// An entry with a lifetime ends by agreed time: see the [module](super). A member that is cut off shows it for longer.
 ///
@@ -213,7 +213,7 @@ impl StateMachine for Entries {
 impl Map {
     /// Starts the map of a group, which must hold nothing else.
     ///
-    /// Cancel safe: dropped, it has started nothing.
+    /// Cancel safe: a dropped future has started nothing.
     ///
     /// # Errors
     /// As [`Replica::start`].
@@ -234,9 +234,10 @@ impl Map {
         self.change(Transaction::new().put(key, value))
     }
 
-    /// Puts a value that is removed after a time, unless the key is changed before, and returns the entry before. The time
-    /// is at least a millisecond and counts from the agreed time at which the value is put. All members remove the entry at
-    /// the same index: usually within a tenth of a second after the time has passed by the first clock of a member.
+    /// Puts a value that is removed after a time, unless the key is changed before, and returns the entry before. The
+    /// time is at least a millisecond and counts from the agreed time at which the value is put. All members remove the
+    /// entry at the same index: usually within a tenth of a second after the time has passed by the first clock of a
+    /// member.
     ///
     /// Dropping it withdraws nothing that was sent.
     ///
@@ -259,11 +260,11 @@ impl Map {
         self.change(Transaction::new().remove(key))
     }
 
-    /// Compare and swap: puts a value, or removes the key for none, if the key has the expected revision; none expects that
-    /// the key is absent. Returns the entry before. Dropping it withdraws nothing that was sent.
+    /// Compare and swap: puts a value, or removes the key for none, if the key has the expected revision; none expects
+    /// that the key is absent. Returns the entry before. Dropping it withdraws nothing that was sent.
     ///
     /// # Errors
-    /// The outer error is that of [`Replica::submit`]; the inner one says that the condition does not hold.
+    /// The outer error is that of [`Replica::submit`]; the inner one reports that the condition does not hold.
     pub fn replace(
         &self,
         key: impl Into<String>,
@@ -275,8 +276,8 @@ impl Map {
         self.submit(transaction).map(|answer| answer.map(|changed| changed.map(only)))
     }
 
-    /// Makes all changes of a transaction if all its conditions hold, and returns their index, which is the revision of each
-    /// key that was put. Dropping it withdraws nothing that was sent.
+    /// Makes all changes of a transaction if all its conditions hold, and returns their index, which is the revision of
+    /// each key that was put. Dropping it withdraws nothing that was sent.
     ///
     /// # Errors
     /// The outer error is that of [`Replica::submit`]; the inner one names a key whose condition does not hold.
@@ -303,8 +304,8 @@ impl Map {
         self.replica.read(|entries| entries.get(key).cloned()).await
     }
 
-    /// Returns once this member knows another revision of a key than the given one, with the entry; none stands for an absent
-    /// key. Changes that follow each other quickly may come as one.
+    /// Returns once this member knows another revision of a key than the given one, with the entry; none stands for an
+    /// absent key. Changes that follow each other quickly may come as one.
     ///
     /// Cancel safe.
     ///

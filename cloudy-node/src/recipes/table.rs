@@ -43,7 +43,7 @@ pub(super) struct Table {
     locks: BTreeMap<String, Lock>,
 }
 
-/// What is done with a lock, and the clock of the node that submits it.
+/// An operation on a lock, and the clock of the node that submits it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Command {
     pub(super) now_ms: u64,

@@ -23,7 +23,7 @@ pub(super) enum Verdict {
     Open,
     /// A majority of the members has the same.
     Confirmed,
-    /// No majority of the members can have the same.
+    /// No majority of the members can have the same digest.
     Outvoted,
 }
 

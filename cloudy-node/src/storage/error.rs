@@ -263,7 +263,7 @@ pub enum DataDirError {
     },
     /// Other users may read or write the private key.
     #[error(
-        "other users have rights to {0} (mode {mode:04o}), so the node's private key may be known to them: run `chmod 600 {0}`, or start with a new data directory if somebody may have read it",
+        "other users have rights to {0} (mode {mode:04o}), so the node's private key may be known to them: run `chmod 600 {0}`, or start with a new data directory if another user may have read it",
         path.display()
     )]
     LooseRights {
@@ -345,7 +345,7 @@ fn damage(error: &redb::Error) -> Option<StoreError> {
     damaged.then(|| StoreError::DatabaseDamaged { cause: error.to_string() })
 }
 
-/// The formats that this program knows, in words.
+/// The formats that this program knows, as text.
 fn known_formats() -> String {
     let (oldest, newest) = data_formats().into_inner();
     if oldest == newest { format!("format {newest}") } else { format!("formats {oldest} to {newest}") }

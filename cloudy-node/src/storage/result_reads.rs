@@ -128,7 +128,7 @@ impl Drop for ResultReads {
 /// the disk.
 ///
 /// # Errors
-/// What is damaged, or of another version.
+/// A record is damaged, or of another version.
 pub(crate) fn read_part(
     store: &Store,
     group: GroupId,
@@ -156,7 +156,7 @@ pub(crate) fn read_part(
 /// Waits for the disk.
 ///
 /// # Errors
-/// What is damaged, or of another version.
+/// A record is damaged, or of another version.
 pub(crate) fn read_state(
     store: &Store,
     group: GroupId,
@@ -191,7 +191,7 @@ pub(crate) fn read_state(
 /// Verifies that a state is completely stored. Waits for the disk.
 ///
 /// # Errors
-/// What is damaged, or of another version; or a part is missing or another one.
+/// A record is damaged, or of another version; or a part is missing or another one.
 pub(crate) fn check_state(store: &Store, group: GroupId, state: &SnapshotState) -> Result<(), ReadGroupError> {
     let SnapshotState::Parts(StateParts { id, length, digest }) = *state else { return Ok(()) };
     let (mut offset, mut hasher) = (0, Xxh3::new());
@@ -210,7 +210,7 @@ pub(crate) fn check_state(store: &Store, group: GroupId, state: &SnapshotState) 
 /// The stored states of a group: the number of the parts of each. Waits for the disk.
 ///
 /// # Errors
-/// What is damaged, or of another version.
+/// A record is damaged, or of another version.
 pub(crate) fn stored_states(store: &Store, group: GroupId) -> Result<BTreeMap<u64, u64>, ReadGroupError> {
     let mut states: BTreeMap<u64, u64> = BTreeMap::new();
     for key in store.keys(group, Table::Snapshots)? {

@@ -151,7 +151,7 @@ pub(super) fn run(shared: &Shared, mut on_completion: impl FnMut(Completion)) {
         let cost_bytes: usize = batch.iter().map(|submission| submission.cost_bytes).sum();
         let mut covered: BTreeMap<GroupId, u64> = BTreeMap::new();
         for submission in &batch {
-            // A failure is told in any case.
+            // A failure is always reported.
             if let Some(of) = submission.ticket.or(result.is_err().then_some(0)) {
                 let ticket = covered.entry(submission.group).or_default();
                 *ticket = of.max(*ticket);

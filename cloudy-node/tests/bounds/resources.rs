@@ -75,7 +75,7 @@ async fn a_peer_opens_no_more_streams_than_it_may() {
     }
     assert!(connection.open_uni().now_or_never().is_none(), "one more than it may");
     assert!(connection.open_bi().now_or_never().is_none(), "none may go both ways");
-    // Once some have ended, others may come; a new limit is told once it is worth a frame.
+    // Once some have ended, others may come; a new limit is sent once it is worth a frame.
     for stream in &mut streams[..UNI_STREAMS_MAX as usize / 4] {
         stream.write_all(&header(GroupId([7; 16]), Incarnation(0), Stream::Control)[6..]).await.unwrap();
         stream.finish().unwrap();
@@ -197,7 +197,7 @@ async fn garbage_and_half_open_handshakes_at_every_port_disturb_no_member() {
     until("the flood has begun", async || sent.load(Ordering::Relaxed) > 100).await;
     let before = sent.load(Ordering::Relaxed);
     goes_on(&groups, 3_000).await;
-    assert!(sent.load(Ordering::Relaxed) > before, "the flood goes on");
+    assert!(sent.load(Ordering::Relaxed) > before, "the flood continues");
     calm.store(true, Ordering::Relaxed);
     flood.join().unwrap();
     let late = start(&key).await;

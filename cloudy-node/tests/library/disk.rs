@@ -269,7 +269,7 @@ async fn entries_that_only_disks_retain_reach_joiners_observers_and_absent_nodes
     assert_eq!(texts(&read(&group, 500, COUNT - 499).await), numbered("before", COUNT)[499..]);
     let joined = within("it joins", processes[1].node.join_group_at("ledger", creator.local_addr())).await.unwrap();
     assert_eq!(texts(&read(&joined, 1, COUNT).await), numbered("before", COUNT));
-    // It is away while the other goes on by itself.
+    // It is away while the other continues by itself.
     drop(joined);
     processes.pop().unwrap().kill();
     approved(&group, "meanwhile", COUNT).await;
@@ -287,7 +287,7 @@ async fn entries_that_only_disks_retain_reach_joiners_observers_and_absent_nodes
     assert_eq!(texts(&read_final(&seen).await), all);
 }
 
-/// The items of a final result from an index on, in words.
+/// The items of a final result from an index on, as text.
 async fn items(group: &Group, from: u64) -> Vec<String> {
     let mut approved = group.approved_from(Index(from));
     let mut items = Vec::new();

@@ -214,7 +214,7 @@ async fn members_report_the_loss_of_most_voters() {
     });
     assert_eq!(node.await, nodes[0].id());
     assert_eq!(groups[1].status().await.unwrap().coordinator, None);
-    // It waits, and goes on by itself.
+    // It waits, and continues by itself.
     control.heal();
     within("the approval", unheard.into_future()).await.unwrap();
     assert!(groups[1].status().await.unwrap().coordinator.is_some());

@@ -167,7 +167,7 @@ async fn the_ring_has_the_requested_size_and_the_other_nodes_are_notified() {
         let joins = join_all(nodes[1..].iter().map(|node| node.join_group_at("three", address)));
         // A node that asks after the creation is not admitted as a newcomer.
         let create = nodes[0].create_group("three", 3, config(|parameters| parameters.open = false));
-        let (created, joined) = within("everybody is told", async { tokio::join!(create, joins) }).await;
+        let (created, joined) = within("every node is notified", async { tokio::join!(create, joins) }).await;
         let view = created.unwrap().status().await.unwrap().view.unwrap();
         assert_eq!(view.members(), 3);
         for (node, joined) in nodes[1..].iter().zip(joined) {
@@ -186,7 +186,7 @@ async fn a_joiner_retries_until_its_timeout_and_reports_a_lost_creator() {
         nodes[0].shutdown().await;
     };
     let join = nodes[1].join_group_at("never", nodes[0].local_addr()).timeout(Duration::from_millis(300));
-    let (joined, ()) = within("the joiner is told", async { tokio::join!(join, leave) }).await;
+    let (joined, ()) = within("the joiner is notified", async { tokio::join!(join, leave) }).await;
     let JoinError::TimedOut(late) = joined.unwrap_err() else { panic!("it gave up") };
     assert!(late.to_string().contains(&format!("node {}: the link to it broke", nodes[0].id().short())), "{late}");
     assert_eq!(nodes[0].prepare_group("again", GroupConfig::default()).await.unwrap_err(), CreateGroupError::ShutDown);
@@ -213,11 +213,11 @@ async fn groups_share_links_and_nothing_else() {
         assert!(texts(&results[0]).iter().all(|text| text.starts_with(name)));
     }
     assert_ne!(red[0].id(), blue[0].id());
-    // One ends, the other goes on.
+    // One ends, the other continues.
     blue[0].end();
     event(&blue[1], "blue is final", |event| matches!(event, Event::Final { .. }).then_some(())).await;
     assert!(blue[1].try_broadcast("too late").is_err());
-    within("red goes on", red[2].broadcast("on").await.unwrap().into_future()).await.unwrap();
+    within("red continues", red[2].broadcast("on").await.unwrap().into_future()).await.unwrap();
 }
 
 #[tokio::test]

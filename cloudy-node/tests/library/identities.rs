@@ -37,7 +37,7 @@ async fn of_two_processes_with_one_identity_the_later_one_stops_and_the_group_co
     let words = second.prepare_group("own", GroupConfig::default()).await.unwrap_err();
     assert_eq!(words, CreateGroupError::SameIdentity);
     assert!(words.to_string().contains("another process has this node's identity"), "{words}");
-    let receipt = within("the first process broadcasts", groups[1].broadcast("goes on")).await.unwrap();
+    let receipt = within("the first process broadcasts", groups[1].broadcast("continues")).await.unwrap();
     within("it is approved", receipt.into_future()).await.unwrap();
 }
 
@@ -51,7 +51,7 @@ async fn processes_with_one_identity_are_found_by_a_node_that_is_in_no_group_wit
     other.connect(first.local_addr()).await.unwrap();
     other.connect(second.local_addr()).await.unwrap();
     let [first_waits, second_waits] = waiting;
-    assert_eq!(within("the later one is told", second_waits.joined()).await.unwrap_err(), JoinError::SameIdentity);
+    assert_eq!(within("the later one is notified", second_waits.joined()).await.unwrap_err(), JoinError::SameIdentity);
     drop(first_waits);
     assert!(first.join_group("another").await.is_ok());
     until("it links again", async || other.connect(first.local_addr()).await == Ok(first.id())).await;
@@ -64,7 +64,7 @@ async fn a_process_that_dials_another_one_of_its_identity_finds_out_and_so_does_
     let waiting = second.join_group("any").await.unwrap();
     let address = second.local_addr();
     assert_eq!(first.connect(address).await, Err(ConnectError::SameIdentity { address }));
-    assert_eq!(within("the later one is told", waiting.joined()).await.unwrap_err(), JoinError::SameIdentity);
+    assert_eq!(within("the later one is notified", waiting.joined()).await.unwrap_err(), JoinError::SameIdentity);
     let address = first.local_addr();
     assert_eq!(first.connect(address).await, Err(ConnectError::Itself { address }));
 }

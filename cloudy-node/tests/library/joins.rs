@@ -16,7 +16,7 @@ use crate::help::{config, event, texts};
 /// Of a wait whose end is not waited for.
 const SOON: Duration = Duration::from_millis(300);
 
-/// Broadcasts until it is told to stop; says how many.
+/// Broadcasts until it is stopped; returns the number.
 fn load(group: &Group, name: &str) -> JoinHandle<usize> {
     let (group, name) = (group.clone(), name.to_owned());
     tokio::spawn(async move {
@@ -253,7 +253,7 @@ async fn an_observer_outlives_the_coordinator_and_may_end_the_group() {
     let seen = within("it observes", observer.observe_group("outlived", address, Index(1))).await.unwrap();
     three_vote(&groups).await;
     nodes[0].shutdown().await;
-    within("it goes on", groups[1].broadcast("on").await.unwrap().into_future()).await.unwrap();
+    within("it continues", groups[1].broadcast("on").await.unwrap().into_future()).await.unwrap();
     until("it is seen", async || seen.status().await.unwrap().index == Index(1)).await;
     until("another coordinates", async || seen.status().await.unwrap().coordinator.is_some()).await;
     seen.end();

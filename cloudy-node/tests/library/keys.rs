@@ -57,7 +57,7 @@ async fn refused(from: &Node, to: &Node) -> LinkFailure {
 /// Broadcasts once at each, and waits for the approvals.
 async fn all_go_on(groups: &[Group]) {
     let approvals = groups.iter().map(async |group| {
-        let receipt = group.broadcast("goes on").await.unwrap();
+        let receipt = group.broadcast("continues").await.unwrap();
         within("it is approved", receipt.into_future()).await.unwrap();
     });
     join_all(approvals).await;
@@ -261,7 +261,7 @@ async fn a_revoked_node_learns_it_when_it_dials_and_when_it_is_dialled() {
         } else {
             assert_eq!(failure(other.connect(out.local_addr()).await), LinkFailure::RevokedThere);
         }
-        assert_eq!(within("it is told", waiting.joined()).await.unwrap_err(), JoinError::Revoked);
+        assert_eq!(within("it is notified", waiting.joined()).await.unwrap_err(), JoinError::Revoked);
     }
 }
 
@@ -276,7 +276,7 @@ async fn keys_that_revoke_a_node_shut_it_out_and_do_not_start_it() {
     let again = Node::builder().identity(identity());
     keys.revoke(out.id()).unwrap();
     other.set_keys(&keys).await.unwrap();
-    assert_eq!(within("it is told", waiting.joined()).await.unwrap_err(), JoinError::Revoked);
+    assert_eq!(within("it is notified", waiting.joined()).await.unwrap_err(), JoinError::Revoked);
     let error = again.cluster_keys(&keys).start().await.unwrap_err();
     assert!(matches!(error, StartError::Revoked { node } if node == out.id()), "{error}");
     // Keys without it do not let it in again.

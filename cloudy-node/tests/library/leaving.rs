@@ -235,7 +235,7 @@ async fn an_observer_that_comes_after_the_end_gets_the_final_result_and_a_newcom
         assert_eq!(texts(&within("the result", read_final(&seen)).await), ["all"]);
         until("it has ended", async || seen.has_ended()).await;
     }
-    // Another group of that name may be created, so the wait for one goes on until its time is over.
+    // Another group of that name may be created, so the wait for one continues until its time is over.
     let join = late.join_group_at("over", nodes[1].local_addr()).timeout(std::time::Duration::from_millis(300));
     let refused = within("the refusal", join).await.unwrap_err();
     assert!(refused.to_string().contains("has ended at node"), "{refused}");

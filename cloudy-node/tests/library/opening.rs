@@ -1,4 +1,4 @@
-//! Nodes open a group by its name: one group, or an error in words (`protocol.md` §7.1).
+//! Nodes open a group by its name: one group, or an error with the reason (`protocol.md` §7.1).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

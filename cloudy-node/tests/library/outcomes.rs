@@ -18,7 +18,7 @@ async fn any_member_answers_for_an_outcome_by_message_id() {
     let id = first.id();
     within("the approval", first.into_future()).await.unwrap();
     for group in &groups {
-        within("everybody has it", read(group, 1, 1)).await;
+        within("every member has it", read(group, 1, 1)).await;
         assert_eq!(group.outcome(id).await, Ok(Outcome::Approved));
     }
     until("all vote", async || groups[0].status().await.unwrap().voters.len() == 3).await;
@@ -65,7 +65,7 @@ async fn a_member_leaves_without_a_timeout_and_others_take_over() {
             .await;
             assert_eq!(group.outcome(last.id).await, Ok(Outcome::Approved));
             until("it is over", async || group.outcome(never).await == Ok(Outcome::Rejected)).await;
-            within("it goes on", group.broadcast("more").await.unwrap().into_future()).await.unwrap();
+            within("it continues", group.broadcast("more").await.unwrap().into_future()).await.unwrap();
         }
     }
     within("the last one ends the group", groups[3].leave()).await.unwrap();

@@ -187,7 +187,7 @@ async fn a_panic_of_the_application_stops_the_replica_by_name_and_reaches_every_
     assert_eq!(within("a read", clone.read_linearizable(Sum::clone)).await, Err(ReadError::Closed(reason.clone())));
     let refused = within("a refusal", clone.submit(vec![1])).await;
     assert!(matches!(refused, Err(SubmitError::Closed(same)) if same == reason));
-    assert!(groups[0].broadcast("goes on").await.unwrap().await.is_ok(), "the node works");
+    assert!(groups[0].broadcast("continues").await.unwrap().await.is_ok(), "the node works");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,7 +305,7 @@ async fn a_replica_that_starts_again_in_its_process_continues_from_its_own_snaps
     assert!(state.restored, "the beginning is gone from memory");
 }
 
-/// A snapshot of another application is refused in words, and the group works.
+/// A snapshot of another application is rejected with the reason, and the group works.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_of_another_application_is_refused() {
     #[derive(Debug)]

@@ -103,7 +103,7 @@ async fn entries_over_the_bound_are_deleted_and_the_others_survive_a_restart() {
     let group = again.resumed();
     assert_eq!(first_on_disk(&group).await, begins);
     reads_from(&group, begins, last).await;
-    until("it goes on", async || group.status().await.is_some_and(|status| status.rank.is_some())).await;
+    until("it continues", async || group.status().await.is_some_and(|status| status.rank.is_some())).await;
     let status = group.status().await.unwrap();
     assert!(status.checkpoint.index >= digest.index, "{status:?}");
     // A late joiner gets a clear error.

@@ -130,7 +130,7 @@ async fn a_slave_killed_in_grace_rejoins_and_has_the_same_result() {
     a_slave_rejoins(Phase::Grace, plan(400, 2_500), RingKind::Pipelined).await;
 }
 
-/// Runs a master in a task until it is told to die.
+/// Runs a master in a task until it is stopped.
 fn doomed(node: &Node, config: MasterConfig) -> (watch::Sender<bool>, JoinHandle<()>) {
     let (kill, killed) = watch::channel(false);
     let node = node.clone();

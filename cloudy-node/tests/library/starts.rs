@@ -42,7 +42,7 @@ async fn a_node_joins_at_any_time_before_or_after_the_creation() {
     assert_eq!(late.answers()[0].from, Awaited::Address(at), "{late}");
     let creator = start_at(&key, at).await;
     let before_creation = joining(&others[1], at);
-    // A node that asks at this point is told that there is no such group.
+    // A node that requests to join at this point learns that there is no such group.
     let too_early = within("the answer", others[2].join_group_at("early", at).timeout(SOON)).await.unwrap_err();
     let JoinError::TimedOut(late) = &too_early else { panic!("{too_early}") };
     let of_creator = late.answers().iter().find(|answer| answer.from == Awaited::Node(creator.id())).unwrap();
@@ -160,7 +160,7 @@ async fn a_node_that_cannot_take_part_is_named_by_the_creator() {
     assert_eq!(late.answers()[0].from, Awaited::Node(without.id()));
     assert!(late.answers()[0].words.contains("has no data directory"), "{error}");
     assert_eq!(
-        within("it is told", joined).await.unwrap().unwrap_err(),
+        within("it is notified", joined).await.unwrap().unwrap_err(),
         JoinError::NeedsDataDir { name: "early".to_owned() }
     );
 }
@@ -207,7 +207,7 @@ async fn an_invitation_is_waited_for_as_long_as_every_other_wait() {
 async fn gathers(node: &Node, config: GroupConfig) -> PendingGroup {
     let mut creation = node.prepare_group("early", config).await.unwrap();
     loop {
-        match within("somebody comes", creation.next_event()).await.unwrap() {
+        match within("a node comes", creation.next_event()).await.unwrap() {
             CreationEvent::AskedToJoin { node } => creation.invite(node),
             CreationEvent::Accepted { .. } => return creation,
             event => panic!("{event:?}"),

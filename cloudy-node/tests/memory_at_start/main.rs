@@ -31,7 +31,7 @@ async fn start(key: &ClusterKey, path: &Path) -> Node {
     Node::builder().identity(identity).data_dir(data_dir).start().await.unwrap()
 }
 
-/// The most that was allocated at any time until it is told to stop.
+/// The most that was allocated at any time until it is stopped.
 fn watch_most(stop: &AtomicBool) -> u64 {
     let region = Region::new(ALLOCATOR);
     let mut most = 0;

@@ -90,8 +90,8 @@ pub enum Input {
     ResultRead {
         /// The peer that lacks the part.
         to: NodeId,
-        /// What is stored from the wanted position on, beginning with it and without a gap; nothing if it is not stored yet.
-        /// None if the disk does not give it.
+        /// What is stored from the wanted position on, beginning with it and without a gap; nothing if it is not stored
+        /// yet. None if the disk does not give it.
         items: Option<Vec<ApprovedItem>>,
     },
     /// `Disk`: the answer to [`Output::ReadSnapshot`].
@@ -133,12 +133,12 @@ pub enum Request {
         /// The node.
         node: NodeId,
     },
-    /// Creator: install view 1 with everybody who accepted.
+    /// Creator: install view 1 with the nodes that accepted.
     Create {
         /// The plan of the session, if the group is one.
         session: Option<SessionPlan>,
     },
-    /// End the session now: by the creator at once, by a member by asking it.
+    /// End the session now: the creator ends it at once, a member requests that from the creator.
     End,
     /// Leave the ring for good: the group continues without this node, which receives [`Event::Left`].
     Leave,
@@ -147,8 +147,8 @@ pub enum Request {
     Snapshot {
         /// The last index that the state includes.
         index: Index,
-        /// The state. Parts, with `Disk` only, must be synced before, and the driver keeps them until the outputs of this
-        /// input are carried out; afterwards those are needed that [`Record::Snapshot`] names.
+        /// The state. Parts, with `Disk` only, must be synced before, and the driver keeps them until the outputs of
+        /// this input are carried out; afterwards those are needed that [`Record::Snapshot`] names.
         state: SnapshotState,
     },
     /// The application's report on the final result; it counts once, after [`Event::Final`].
@@ -198,8 +198,8 @@ pub enum Output {
         /// Maximum bytes of slot bodies, one entry at least.
         bytes_max: usize,
     },
-    /// `Disk`: read bytes of a state that is stored in parts, and input [`Input::SnapshotRead`]: always, once, after any
-    /// time. At most one for each peer is in progress.
+    /// `Disk`: read bytes of a state that is stored in parts, and input [`Input::SnapshotRead`]: always, once, after
+    /// any time. At most one for each peer is in progress.
     ReadSnapshot {
         /// The peer that lacks the snapshot.
         to: NodeId,
@@ -236,7 +236,7 @@ pub enum Output {
     Event(Event),
 }
 
-/// What the result is made of, in order: the same items in the same order at every node.
+/// The items of the result, in order: the same items in the same order at every node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApprovedItem {
     /// Approved payloads, all of one origin with consecutive indexes and numbers.
@@ -246,7 +246,7 @@ pub enum ApprovedItem {
 }
 
 impl ApprovedItem {
-    /// What it costs in memory while it is kept, in bytes.
+    /// Its cost in memory while it is kept, in bytes.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
         match self {
@@ -389,7 +389,8 @@ pub enum Event {
     },
     /// Creator: every member has reported its links to all others up.
     AllReady,
-    /// SEND has begun: broadcast. After [`Event::Stop`] it says that SEND had begun, and there is nothing to broadcast.
+    /// SEND has begun: broadcast. After [`Event::Stop`] it reports that SEND had begun, and there is nothing to
+    /// broadcast.
     Send {
         /// The periods and the seed.
         plan: SessionPlan,
@@ -510,7 +511,7 @@ pub enum Event {
     /// This node is not on the ring, and the result grows at least as fast as this node fetches it. It continues as a
     /// learner, and joins the ring once it is near the end of the result. Reported every 5 s while it lasts.
     CannotKeepUp(CannotKeepUp),
-    /// This member sends less, because a node cannot keep up and the group's parameters say so
+    /// This member sends less, because a node cannot keep up and the group's parameters require that
     /// ([`CatchUpPolicy::SlowDown`](crate::CatchUpPolicy::SlowDown)).
     SlowDown {
         /// The node.

@@ -211,7 +211,7 @@ impl CloseHandler<'_> {
     /// Sends the final result to the coordinator; repeated on every new link.
     pub(super) fn send_report(&mut self) {
         let (result, report) = match self.arrival.joining() {
-            // It only tells the coordinator not to wait for this node.
+            // It only notifies the coordinator not to wait for this node.
             Some(joining) if joining.observes() => {
                 let is_last = self.log.state().view().is_some_and(|view| view.last);
                 let seen = self.closing.final_result.or_else(|| (!joining.reads()).then(Checkpoint::default));

@@ -26,7 +26,7 @@ pub(super) struct ConsensusHandler<'a> {
     pub(super) timers: &'a mut Timers,
 }
 
-/// What follows from a message.
+/// The consequences of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Nothing,

@@ -25,7 +25,7 @@ impl Departure {
         self.wanted_at.is_some()
     }
 
-    /// Notes that a node lives that could take over, or that needs this one.
+    /// Notes a sign of life of a node that could take over, or that needs this one.
     pub(super) fn on_heir(&mut self, now: Time) {
         self.heir_seen_at = Some(now);
     }

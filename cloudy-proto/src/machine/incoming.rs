@@ -135,7 +135,7 @@ impl Incoming {
         HeldPart::Snapshot { index, digest, offset: self.received }
     }
 
-    /// Its base and its state, and whether they are what the header says.
+    /// Its base and its state, and whether they match the header.
     pub(super) fn finish(self) -> (Bytes, SnapshotState, bool) {
         let length = self.header.state_length();
         let base = self.base.freeze();

@@ -77,7 +77,7 @@ impl Installed {
 }
 
 impl InstallHandler<'_> {
-    /// Leaves the view before, and begins the new one in the result.
+    /// Leaves the previous view, and enters the new one into the result.
     pub(super) fn begin(&mut self, view: &Arc<View>, before: Before<'_>) -> Installed {
         let me = (self.identity.me, self.identity.incarnation);
         let was_member = match before {

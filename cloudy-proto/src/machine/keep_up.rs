@@ -59,8 +59,8 @@ pub(super) struct KeepUp {
     /// The received bytes per second while there is something to fetch.
     rate: u64,
     is_near: bool,
-    /// The node could not keep up, and has not been on the ring since: the latest rates of that, and the highest at which it
-    /// has fetched since.
+    /// The node could not keep up, and has not been on the ring since: the latest rates of that, and the highest at
+    /// which it has fetched since.
     slower: Option<Rates>,
 }
 
@@ -128,7 +128,7 @@ mod tests {
         slower: Vec<CannotKeepUp>,
     }
 
-    /// Follows a result with this growth in bytes per second, at a rate, from a source that knows bytes or not.
+    /// Simulates a fetch at `rate` of a result that grows by `growth` bytes per second.
     fn follow(mut ahead: u64, rate: u64, growth: u64, knows_bytes: bool) -> Found {
         let (mut keep_up, mut found) = (KeepUp::default(), Found::default());
         let (mut received, mut end) = (0, ahead);

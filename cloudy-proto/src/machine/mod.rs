@@ -223,7 +223,7 @@ impl Machine {
             return None;
         }
         let turn_ends = self.plane.member().and_then(Member::turn_ends_at);
-        // What the limit held back goes with the first input after that.
+        // Payloads that the limit held back are sent with the first input after that.
         let due_at = self.plane.outbox().due_at().filter(|at| *at > self.timers.now());
         [self.timers.next(), turn_ends, due_at].into_iter().flatten().min()
     }
@@ -257,8 +257,8 @@ impl Machine {
         has_ids && self.plane.outbox().is_empty() && !self.outputs.is_halted() && self.closing.final_result().is_none()
     }
 
-    /// Whether a batch of this cost that is handed in at this moment gets its slot at once, and does not wait in the outbox.
-    /// Ask after the outputs were taken.
+    /// Whether a batch of this cost that is handed in at this moment gets its slot at once, and does not wait in the
+    /// outbox. Ask after the outputs were taken.
     #[must_use]
     pub fn takes_at_once(&self, now: Time, cost_bytes: u64) -> bool {
         let is_allowed = self.wants_payload() && self.plane.outbox().allows(now);
@@ -329,7 +329,7 @@ impl Machine {
         self.status_view(now.max(self.timers.now())).status()
     }
 
-    /// The outcomes for good once the result is final. None before that, and if the result here cannot tell: it
+    /// The outcomes for good once the result is final. None before that, and if the result here cannot decide it: it
     /// diverged, or it begins after index 1 without the sequence numbers before that.
     #[must_use]
     pub fn final_outcomes(&self) -> Option<FinalOutcomes> {

@@ -117,7 +117,7 @@ impl Peers {
         self.heard.get(&node).map(|(at, _)| *at)
     }
 
-    /// When a node was last heard from, or answered a probe.
+    /// The time of a node's last sign of life, or of its answer to a probe.
     pub(super) fn answered_at(&self, node: NodeId) -> Option<Time> {
         self.heard_at(node).max(self.paths.get(&node).and_then(Path::echoed_at))
     }

@@ -25,7 +25,7 @@ pub(super) struct PhaseHandler<'a> {
     pub(super) timers: &'a mut Timers,
 }
 
-/// What a new coordinator has to finish.
+/// The open work of a new coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unfinished {
     Nothing,

@@ -1,7 +1,8 @@
-//! Back-pressure: a group slows down for a node that cannot keep up, if its parameters say so (`protocol.md` §7.10).
+//! Back-pressure: a group slows down for a node that cannot keep up, if its parameters require that (`protocol.md`
+//! §7.10).
 //!
-//! The node reports its rates to the coordinator. The coordinator sends all members a limit, again and again; the limit of a
-//! coordinator that is gone expires.
+//! The node reports its rates to the coordinator. The coordinator sends all members a limit, again and again; the limit
+//! of a coordinator that is gone expires.
 
 use core::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::outputs::Outputs;
 use crate::time::Time;
 use crate::wire::{ControlFrame, Rates};
 
-/// The time after which a limit ends that is not repeated.
+/// The time after which a limit expires unless it is repeated.
 const LIMIT_MAX: Duration = Duration::from_secs(3);
 
 /// Slows this member down for a node that cannot keep up, and at the coordinator the others.

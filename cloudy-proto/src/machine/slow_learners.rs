@@ -47,8 +47,8 @@ impl SlowLearners {
         self.learners.retain(|node, _| view.rank_of(*node).is_none());
     }
 
-    /// The limit to send at a time, if one is due, and the node that it is for: the slowest one that reports. A limit of zero
-    /// says that the time for a node has expired.
+    /// The limit to send at a time, if one is due, and the node that it is for: the slowest one that reports. A limit
+    /// of zero reports that the time for a node has expired.
     pub(super) fn limit_due(&mut self, parameters: &Parameters, now: Time) -> Option<(NodeId, u64)> {
         let reports = |learner: &SlowLearner| !learner.is_expired && now.since(learner.reported_at) < REPORT_MAX;
         let (node, learner) = self

@@ -28,7 +28,7 @@ use crate::view::RingMember;
 /// Maximum of entries of the pending table in a status.
 const PENDING_NAMED: usize = 16;
 
-/// What this node knows of its group, at a time. It changes nothing.
+/// This node's knowledge of its group at one time. It changes nothing.
 pub(super) struct StatusView<'a> {
     pub(super) identity: &'a Identity,
     pub(super) log: &'a ControlLog,

@@ -7,10 +7,10 @@ use crate::member::Member;
 use crate::outbox::Outbox;
 use crate::time::Time;
 
-/// A member counts as one that sends for so much longer than its slot takes at the least share.
+/// A member counts as a sender for this time beyond the duration of its slot at the minimum share.
 const SENDS_FOR: Duration = Duration::from_secs(1);
 
-/// Which members send.
+/// The members that send.
 #[derive(Debug, Default)]
 pub(super) struct Senders {
     /// By rank: where the lane's messages end, and until when the member counts.

@@ -117,7 +117,7 @@ impl Member {
         self.start.map(|start| start.first).unwrap_or_default()
     }
 
-    /// The end of the result before the view's first index; a default while not complete.
+    /// The end of the result before the view's first index; the default value while this member is not complete.
     pub(crate) fn before(&self) -> Checkpoint {
         self.start.map(|start| start.before).unwrap_or_default()
     }
@@ -344,7 +344,7 @@ impl Member {
         self.wedged = true;
     }
 
-    /// Without the rule [`Rule::RestartedIsWedged`]: an earlier incarnation goes on in the view.
+    /// Without the rule [`Rule::RestartedIsWedged`]: an earlier incarnation continues in the view.
     pub(crate) fn unwedge(&mut self) {
         self.wedged = false;
     }

@@ -51,7 +51,7 @@ pub(super) struct PeerFlow {
     skips_told: Vec<Round>,
     confirm_sent: Round,
     approved_sent: Round,
-    /// Whether the last report to it said that this member waits for its turn.
+    /// Whether the last report to it was that this member waits for its turn.
     waiting_sent: bool,
     /// Whether it waits for its turn.
     pub(super) waiting: bool,

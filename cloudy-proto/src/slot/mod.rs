@@ -34,7 +34,7 @@ impl Batch {
         (self.body.len() as u64).max(u64::from(self.count) * PAYLOAD_COST_BYTES_MIN)
     }
 
-    /// What it counts towards the credit of a fetch, and towards the limit while a group slows down.
+    /// Its cost in the credit of a fetch, and towards the limit while a group slows down.
     pub(crate) fn fetch_bytes(&self) -> u64 {
         let bytes = self.body.len();
         bytes as u64 + bytes.div_ceil(FETCH_PART_BYTES) as u64 * FETCH_PART_COST_BYTES

@@ -37,7 +37,7 @@ impl Watch {
 pub(crate) struct Limits {
     /// Between two frames of it.
     pub(crate) silence: Duration,
-    /// For the time for which it delays the group.
+    /// The suspicion time for a member that delays the group.
     pub(crate) stall: Duration,
 }
 
@@ -95,7 +95,7 @@ impl Suspicion {
     /// Checks all others; true if there is a new finding.
     pub(crate) fn check(&mut self, seen: &Observation<'_>, now: Time) -> bool {
         if now.since(self.checked_at) > seen.heartbeat * LATE_HEARTBEATS {
-            // A node that was stopped itself cannot tell which peers were silent meanwhile.
+            // A node that was stopped itself does not know which peers were silent meanwhile.
             self.watches.iter_mut().for_each(|watch| *watch = Watch::new(now));
         }
         self.checked_at = now;

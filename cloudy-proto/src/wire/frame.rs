@@ -1,4 +1,4 @@
-//! What is said, on which kind of stream (`protocol.md` §4).
+//! The frames of each kind of stream (`protocol.md` §4).
 //!
 //! Encodings follow the order of variants and fields: append variants only, and change a field only together with
 //! [`WIRE_VERSION`](crate::wire::WIRE_VERSION).
@@ -149,7 +149,7 @@ pub enum NodeFrame {
         /// Its address at the sender.
         address: SocketAddr,
     },
-    /// What the sender has under a group's name; answered if the sender opens a group of that name.
+    /// The sender's state under a group's name; answered if the sender opens a group of that name.
     Named(Box<NameReport>),
 }
 
@@ -278,7 +278,7 @@ pub enum ControlFrame {
         coordinator: NodeId,
         /// Its addresses.
         addresses: Vec<SocketAddr>,
-        /// The rest of the session's phase; zero if nothing ends it.
+        /// The remaining time of the session's phase; zero if it has no end.
         left: Duration,
     },
     /// Answers [`ControlFrame::Wedge`] at once if the member is still syncing: `Wedged` follows.
@@ -489,8 +489,8 @@ pub enum Fetched {
         index: Index,
         /// The digest of the base's bytes, then of the state's digest and length, each in little-endian order.
         digest: Digest,
-        /// How many of its bytes stand for the [`ResultBase`](crate::ResultBase) of the result that follows it, and for the view
-        /// in force at the index: the first ones. The others are the state.
+        /// How many of its bytes stand for the [`ResultBase`](crate::ResultBase) of the result that follows it, and for
+        /// the view in force at the index: the first ones. The others are the state.
         base_length: u64,
         /// Number of all bytes.
         length: u64,

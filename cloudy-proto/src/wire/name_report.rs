@@ -1,11 +1,11 @@
-//! What nodes report of a group's name while one of them opens a group of that name (`protocol.md` §7.1).
+//! Reports of nodes about a group's name while one of them opens a group of that name (`protocol.md` §7.1).
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Parameters;
 use crate::id::{GroupId, NodeId};
 
-/// What the sender has under a group's name. A node that opens a group of that name sends it to every linked node, and
+/// The sender's state under a group's name. A node that opens a group of that name sends it to every linked node, and
 /// again after a change; a node that does not, answers with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameReport {
@@ -20,7 +20,7 @@ pub struct NameReport {
 /// The group of a name at one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NamedGroup {
-    /// There is none.
+    /// No group has this name at the sender.
     Absent,
     /// The node creates it, or has accepted the creator's invitation, and does not know whether it exists.
     Forming {
@@ -39,7 +39,7 @@ pub enum NamedGroup {
 /// How a node opens a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opening {
-    /// With how many members the group is created, if no node is in one; 0: it is not.
+    /// Number of members of the group that is created if no node is in one; 0 if none is created.
     pub expect: u16,
     /// The parameters that all members share.
     pub parameters: Parameters,

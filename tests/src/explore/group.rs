@@ -228,7 +228,7 @@ impl Group {
         self.hand(state, node, Stimulus::Down(peer))
     }
 
-    /// A node goes on for a spell, at each of its deadlines, and is handed nothing.
+    /// A node continues for a while, at each of its deadlines, and is handed nothing.
     fn pass(&mut self, state: &mut State, node: usize) -> Result<bool, Broken> {
         let mut passed = Duration::ZERO;
         while let Some(after) = self.locals.deadline(state.locals[node]).filter(|after| passed + *after <= SPELL) {

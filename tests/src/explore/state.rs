@@ -79,7 +79,7 @@ pub struct Budget {
     pub crashes: u8,
     /// The number of cuts of links.
     pub cuts: u8,
-    /// By node: how often it goes on for a while without being handed anything.
+    /// By node: how often it continues for a while without being handed anything.
     pub spells: [u8; NODES],
     /// By node: how often its next deadline comes.
     pub timers: [u8; NODES],

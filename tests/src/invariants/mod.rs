@@ -228,7 +228,7 @@ impl Judge {
         &self.survivors
     }
 
-    /// The final result that a node has told of.
+    /// The final result that a node has reported.
     #[must_use]
     pub fn final_of(&self, node: usize) -> Option<Checkpoint> {
         self.nodes[node].final_result

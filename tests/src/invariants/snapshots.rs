@@ -24,7 +24,7 @@ impl Judge {
         self.ghost.state_at(index)
     }
 
-    /// A node's result goes on for its application after an index.
+    /// A node's result continues for its application after an index.
     ///
     /// # Errors
     /// It went further before.

@@ -126,7 +126,7 @@ impl Disk {
     /// tickets are found again. Returns those records, and whether the operation of a store failed.
     ///
     /// # Errors
-    /// The records do not follow what is stored, or are not what the store holds, or the store goes on after a failure.
+    /// The records do not follow what is stored, or are not what the store holds, or the store continues after a failure.
     pub fn fail(&mut self, fault: DiskFault, dice: &mut Dice) -> Result<(Vec<Record>, bool), DiskError> {
         let mut kept = dice.between(0, self.unsynced.len() as u64) as usize;
         let mut store_failed = false;

@@ -450,7 +450,7 @@ impl World {
         self.judge.majorities_live(alive) && !self.judge.is_lost(alive) && self.next_views_live(&alive)
     }
 
-    /// Of each view that a voter's log holds and that has not taken effect, a survivor goes on that has the whole result.
+    /// Of each view that a voter's log holds and that has not taken effect, a survivor with the whole result continues.
     fn next_views_live(&self, alive: &dyn Fn(usize) -> bool) -> bool {
         let machines = self.nodes.iter().filter(|node| node.alive).map(|node| &node.machine);
         machines.flat_map(Machine::proposed).all(|command| match command {

@@ -17,6 +17,13 @@ const BANNED: &[(&str, &str)] = &[
     ("under way", "write `in progress`, `in flight` or `running`"),
     ("of late", "write `recently`, or the time"),
     ("any more", "say what holds, not what held before"),
+    ("refused in words", "write `rejected with the reason`"),
+    ("comes near", "write `cannot reach`, or the bound"),
+    ("goes on", "write `continues`"),
+    ("everybody", "it names no subject: write every node, member or client"),
+    ("somebody", "it names no subject: write a node, member or user"),
+    ("has told", "write `has reported` or `has notified`"),
+    ("is told", "write `is notified` or `receives`"),
 ];
 
 pub(super) fn check_page(page: &TextFile) -> Vec<Violation> {

@@ -1,5 +1,5 @@
-//! A node that serves until it is told to end, or killed: a member under a steady load, or a creator without a place on
-//! the ring.
+//! A node that serves until it receives the order to stop, or is killed: a member under a steady load, or a creator
+//! without a place on the ring.
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -71,7 +71,8 @@ fn short(id: &str) -> String {
     id.chars().take(8).collect()
 }
 
-/// The part of a text that fits a terminal. Without space for all lines the last one says how many are missing.
+/// The part of a text that fits a terminal. Without space for all lines, the last one gives the number of missing
+/// lines.
 pub(super) fn fitted(text: &str, columns: usize, rows: usize) -> Vec<String> {
     use unicode_width::UnicodeWidthChar;
 

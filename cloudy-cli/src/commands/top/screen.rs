@@ -52,7 +52,7 @@ impl Drop for Screen {
     }
 }
 
-/// What a user wants.
+/// An action of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// The end.

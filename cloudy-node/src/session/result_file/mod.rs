@@ -168,7 +168,7 @@ impl ResultFile {
         })
     }
 
-    /// From then on it accepts no data, like one on a file system that hangs.
+    /// Lets the file accept no data from this call on, like one on a file system that hangs.
     #[cfg(test)]
     pub(super) fn get_stuck(&mut self) {
         self.writing = Some(tokio::spawn(std::future::pending()));

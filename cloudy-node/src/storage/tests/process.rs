@@ -68,7 +68,7 @@ fn a_killed_process_leaves_what_was_completed() {
 }
 
 #[test]
-#[ignore = "the child of a_read_only_directory_is_refused_in_words"]
+#[ignore = "the child of a_read_only_directory_is_rejected_with_the_reason"]
 fn child_that_opens_once() {
     let opened = DataDir::open(&directory_of_child(), true).and_then(|directory| directory.open_store(|_| {}));
     println!("outcome: {}", opened.map_or_else(|error| error.to_string(), |_| "opened".to_owned()));
@@ -76,7 +76,7 @@ fn child_that_opens_once() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_read_only_directory_is_refused_in_words() {
+fn a_read_only_directory_is_rejected_with_the_reason() {
     use std::fs::{Permissions, metadata, set_permissions};
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::os::unix::process::CommandExt;

@@ -47,7 +47,7 @@ pub(crate) struct ControlState {
     level: u16,
 }
 
-/// What the log says of the group's session.
+/// The state of the group's session, according to the log.
 #[derive(Debug, Default)]
 struct SessionCommands {
     plan: Option<SessionPlan>,

@@ -279,7 +279,7 @@ impl Machine {
         }
     }
 
-    /// What this node knows of its group, at a time.
+    /// This node's knowledge of its group at one time.
     pub(in crate::machine) fn status_view(&self, now: Time) -> StatusView<'_> {
         StatusView {
             identity: &self.identity,

@@ -1,4 +1,4 @@
-//! What follows from entries of the control log, at its voters and followers (`protocol.md` §6).
+//! The effects of entries of the control log, at its voters and followers (`protocol.md` §6).
 
 use std::sync::Arc;
 

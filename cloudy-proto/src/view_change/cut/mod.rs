@@ -90,7 +90,7 @@ fn whole_lane_holders(alive: &[Option<&Wedged>], at: usize) -> usize {
         .count()
 }
 
-/// By rank: the findings against each member. If slots are relayed a member cannot tell which one before it is the
+/// By rank: the findings against each member. If slots are relayed a member cannot determine which one before it is the
 /// cause, so a stall counts against no member.
 fn blame(alive: &[Option<&Wedged>], model: &dyn RingModel) -> Vec<usize> {
     let mut against = vec![0; alive.len()];

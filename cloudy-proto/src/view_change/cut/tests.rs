@@ -134,7 +134,7 @@ fn a_stall_of_a_relay_drops_no_member_and_ends_relaying() {
 #[test]
 fn while_a_complete_member_runs_on_no_disk_decides() {
     let cut = |answers: &[Option<Wedged>], restarted: [bool; 3]| {
-        let cut = cut_of(&view(3), answers, &restarted, false, Rules::default()).expect("somebody is complete");
+        let cut = cut_of(&view(3), answers, &restarted, false, Rules::default()).expect("a member is complete");
         (cut.survivors.iter().map(|rank| rank.0).collect::<Vec<_>>(), cut.rounds[0].0, cut.from_disks)
     };
     let answers = [Some(answer(&[5, 5, 5])), Some(answer(&[2, 2, 2])), Some(answer(&[4, 4, 4]))];

@@ -47,7 +47,7 @@ pub enum HeaderError {
     /// Its bytes do not decode to a header.
     #[error("a stream header that does not decode: {0}")]
     Malformed(postcard::Error),
-    /// Bytes follow it within its length.
+    /// The header has extra bytes within its length.
     #[error("a stream header with {0} bytes after its end")]
     Trailing(usize),
     /// A value is above its maximum.

@@ -32,12 +32,12 @@ const LENGTH_BYTES: usize = 4;
 
 /// A frame on a stream of length-prefixed frames.
 trait Message: Serialize + DeserializeOwned {
-    /// The kind of stream, in words.
+    /// The kind of stream, as text.
     const STREAM: &'static str;
     /// The maximum length of the encoded frame.
     const BYTES_MAX: usize;
 
-    /// Checks values that would make decoding itself too costly.
+    /// Checks values that would make decoding too costly.
     fn check_encoded(_encoded: &[u8]) -> Result<(), BoundError> {
         Ok(())
     }

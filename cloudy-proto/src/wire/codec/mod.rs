@@ -34,8 +34,8 @@ pub const NODE_FRAME_BYTES_MAX: usize = 6 << 10;
 /// Maximum of an encoded command of the control log: the largest installs a full ring with all its addresses
 /// and advertised names.
 pub const COMMAND_BYTES_MAX: usize = 48 << 10;
-/// Maximum of views, incarnations, indexes, sequence numbers and log positions: no honest one comes near, and additions
-/// to one cannot overflow.
+/// Maximum of views, incarnations, indexes, sequence numbers and log positions. Correct nodes cannot reach it, and
+/// additions to one cannot overflow.
 pub const COUNTER_MAX: u64 = ROUND_MAX;
 /// Bytes that a decoder reserves for a body before any of it has arrived.
 const RESERVE_BYTES_MAX: usize = 128 << 10;

@@ -10,8 +10,8 @@ use crate::machine::Machine;
 use crate::time::Time;
 use crate::wire::{ControlFrame, LaneFrame, Refusal, Stream, TallyFrame};
 
-/// A confirmation or an approval, where the member says whether anything follows from it; or signs of life, which only the next
-/// check for failures looks at.
+/// A confirmation or an approval, where the member reports whether anything follows from it; or signs of life, which
+/// only the next check for failures looks at.
 #[inline]
 pub(in crate::machine) fn only_tallies(input: &Input) -> bool {
     let tallies =
@@ -102,9 +102,9 @@ impl Machine {
         nodes.filter(|node| self.peers.is_linked(*node)).collect()
     }
 
-    /// How long this group waits for a peer of which nothing arrives: a member of the view, or the coordinator, by what was
-    /// measured of it (`protocol.md` §6.1). A link that ends earlier would count against a node that may be alive. None if
-    /// the group does not wait for the peer.
+    /// How long this group waits for a peer of which nothing arrives: a member of the view, or the coordinator, by what
+    /// was measured of it (`protocol.md` §6.1). A link that ends earlier would count against a node that may be alive.
+    /// None if the group does not wait for the peer.
     #[must_use]
     pub fn patience_with(&self, peer: NodeId) -> Option<Duration> {
         let is_member = self.log.state().view().is_some_and(|view| view.rank_of(peer).is_some());
@@ -210,7 +210,7 @@ impl Machine {
                 self.slow_down().on_limit(from, node, bytes_per_second)
             }
             ControlFrame::Coordinates { term } => self.on_claim(from, term),
-            // Its own driver needs to be told that a group goes on; here it does.
+            // A peer's driver needs the report that the group continues.
             ControlFrame::Running { .. } => {}
             ControlFrame::Join { run, observer, result, level } => {
                 self.admission().on_join(from, (run, level), observer, result);
