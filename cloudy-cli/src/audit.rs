@@ -114,6 +114,7 @@ impl AuditLog {
             Event::Silent { node } => of_node("evicted", node, "it did not answer"),
             Event::Blamed { node } => of_node("evicted", node, "other members reported it"),
             Event::Left { node } => of_node("left", node, "it left by itself"),
+            Event::Suspended { node } => of_node("suspended", node, "it stops and will return"),
             Event::Closed => self.write(json!({ "event": "closed", "group": name })),
             _ => {}
         }

@@ -134,7 +134,10 @@ pub use group::{
     Approval, Approved, ApprovedError, ApprovedItem, Divergence, EndReason, Events, EventsError, GroupConfig, Receipt,
     ReceiptError,
 };
-pub use handle::{BroadcastError, FlushError, Group, LEAVE_TIMEOUT, LeaveError, LeaveLimits, ReadyError};
+pub use handle::{
+    BroadcastError, FlushError, Group, LEAVE_TIMEOUT, LeaveError, LeaveLimits, ReadyError, SUSPEND_TIMEOUT,
+    SuspendError,
+};
 pub use health::{CloseReason, NodeFailure};
 pub use identity::pem::PemError;
 pub use identity::{

@@ -99,6 +99,8 @@ pub enum Dropped {
     Blamed,
     /// It requested to leave.
     Left,
+    /// It announced that it stops and will return.
+    Suspended,
 }
 
 /// The role of a node in the consensus library.

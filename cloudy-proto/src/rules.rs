@@ -110,6 +110,8 @@ pub enum Rule {
     /// If all members of the ring leave, and no other node can take over, the coordinator stays until the others have
     /// left.
     OneStays,
+    /// A coordinator that stops and will return does so once another node coordinates.
+    StopHandsOver,
     /// A node that leaves and is not in the last view has left once none of that view's members is linked.
     CloseFreesLeaver,
     /// A node that is off the ring finishes leaving only once the log records it, and does not return to the ring.

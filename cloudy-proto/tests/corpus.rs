@@ -398,7 +398,7 @@ fn controls() -> Vec<Bytes> {
         ControlFrame::Ended,
         ControlFrame::Absent,
         ControlFrame::Diverged { view, node: origin, theirs: CHECKPOINT, ours: CHECKPOINT },
-        ControlFrame::Leave,
+        ControlFrame::Leave { returns: true },
         ControlFrame::Wedging { view },
         ControlFrame::Probe { sent_us: u64::MAX },
         ControlFrame::Echo { sent_us: 300 },
@@ -501,7 +501,7 @@ fn commands() -> Vec<Bytes> {
     };
     let install = |ring, cut, last| {
         let parameters = Parameters::default();
-        let dropped = [Dropped::Blamed, Dropped::Silent, Dropped::Left];
+        let dropped = [Dropped::Blamed, Dropped::Silent, Dropped::Left, Dropped::Suspended];
         let dropped = (7..).map(|node| NodeId([node; 32])).zip(dropped).collect();
         Command::InstallView(InstallView { from: ViewId(1), ring, parameters, cut, last, dropped })
     };

@@ -56,6 +56,8 @@ macro_rules! each_is_caught {
                 Rule::SnapshotIsVerified => "a_snapshot_with_another_byte_is_used",
                 Rule::SnapshotHasLastNumbers => "a_joiner_starts_without_the_last_sequence_numbers",
                 Rule::OneStays => "all_that_leave_wait_for_a_dead_member",
+                // In `planned_stops.rs`.
+                Rule::StopHandsOver => "a_coordinator_that_stops_hands_over_first",
                 Rule::LastHandsOver => "the_last_that_leaves_ends_the_group_of_an_evicted_member",
                 Rule::LeftIsLogged => "a_node_that_left_returns_to_the_ring",
                 Rule::CloseIsReported => "a_node_that_knows_no_member_of_the_last_view_does_not_learn_of_the_end",

@@ -30,7 +30,8 @@ Each line of stdin is broadcast. Each line of stdout is a JSON object:
   {\"rejected\":4,\"error\":\"…\"}                  this node's message 4 is in no result; unknown: it may be in it
   {\"expired\":4}                                line 4 is in no result: the group did not accept it within --expire
 A line of at most 16 MiB is a message, without its line feed. At the end of stdin the node waits for its receipts and
-leaves the group, unless --stay. The group is closed once its last member has left.
+leaves the group, unless --stay. The group is closed once its last member has left. A signal makes a node leave; with
+--durability disk it makes the node stop, and the group continues without it until it is started again.
 
 Run the same command again to continue after a crash. With --data the node resumes its group, and the output continues where it
 stopped. If the process was killed while it wrote, a pipe gets the lines of that write again, and a file that the output

@@ -13,7 +13,7 @@ use cloudy_node::discovery::seeds;
 use cloudy_node::fault::Faults;
 use cloudy_node::{
     ApprovedError, ApprovedItem, BroadcastError, Durability, EndReason, Entry, Group, GroupConfig, Index, LeaveError,
-    LeaveLimits, MessageId, Node, NodeId, Parameters, Receipt, ReceiptError,
+    LeaveLimits, MessageId, Node, NodeId, Parameters, Receipt, ReceiptError, SuspendError,
 };
 use miette::{IntoDiagnostic, Report};
 use serde_json::json;
@@ -244,8 +244,11 @@ impl Input<'_> {
         Ok(Lines { are_unsent, ..lines })
     }
 
-    /// Leaves, or gives up soon after a signal.
+    /// Leaves, or gives up soon after a signal. After a signal a node on disk only stops: it is started again.
     async fn leave(&self, lines: Lines) -> Result<Part, Report> {
+        if self.stop.was_asked() && self.group.durability() == Durability::Disk {
+            return Ok(self.suspend(lines).await);
+        }
         let limits = LeaveLimits::default().heir_timeout(self.heir_timeout);
         let left = match self.stop.unless_asked(self.group.leave_with(limits)).await {
             Some(left) => left,
@@ -264,6 +267,17 @@ impl Input<'_> {
                 "this node ends without having handed over, which the other members notice: see `cloudy status` at one of \
                  them",
             )),
+        }
+    }
+
+    /// Stops, and lets the others continue without a timeout.
+    async fn suspend(&self, lines: Lines) -> Part {
+        match self.group.suspend().await {
+            Ok(()) | Err(SuspendError::Ended(EndReason::Left)) => Part::Over(lines),
+            Err(error) => {
+                tracing::warn!(%error, "this node ends, which the others notice by its silence");
+                Part::Abandoned
+            }
         }
     }
 
@@ -387,7 +401,7 @@ fn read_lines(lines: &mpsc::Sender<io::Result<Vec<u8>>>) {
 /// The output ends in order only with the final result, or with this node's part in the group.
 fn end_of_output(error: ApprovedError, ends_alone: bool, next: Index) -> Result<(), Report> {
     match error {
-        ApprovedError::Ended(EndReason::Left) => Ok(()),
+        ApprovedError::Ended(EndReason::Left | EndReason::Suspended) => Ok(()),
         ApprovedError::Ended(EndReason::ShutDown) if ends_alone => Ok(()),
         ApprovedError::Lagged { resume_from } => Err(failure(
             format_args!("the result before index {resume_from} is not retained here"),

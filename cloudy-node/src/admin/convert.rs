@@ -85,8 +85,8 @@ fn ended_status(ended: &Ended) -> EndedGroupStatus {
 
 /// Whether the group, or this node's part in it, ended as its users wanted.
 fn is_regular(reason: &EndReason) -> bool {
-    use EndReason::{Closed, Deleted, Final, Left, ShutDown};
-    matches!(reason, Final | Closed | Left | Deleted | ShutDown)
+    use EndReason::{Closed, Deleted, Final, Left, ShutDown, Suspended};
+    matches!(reason, Final | Closed | Left | Deleted | ShutDown | Suspended)
 }
 
 /// The part of the shared state that a status needs, copied under its lock.
@@ -217,6 +217,7 @@ fn removed(node: NodeId, reason: Option<Dropped>) -> RemovedEntry {
         Some(Dropped::Silent) => "silent",
         Some(Dropped::Blamed) => "blamed",
         Some(Dropped::Left) => "left",
+        Some(Dropped::Suspended) => "suspended",
         None => "unknown",
     };
     RemovedEntry { node: node.to_string(), reason: reason.to_owned() }
@@ -260,6 +261,7 @@ fn counters(stats: &Stats, status: &Status) -> GroupCounters {
         removed_silent: counts.silent,
         removed_blamed: counts.blamed,
         removed_left: counts.left,
+        removed_suspended: counts.suspended,
     }
 }
 

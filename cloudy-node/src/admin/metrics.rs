@@ -252,8 +252,12 @@ fn counters(page: &mut Page<'_>, groups: &[GroupStatus]) -> fmt::Result {
     }
     let removed = groups.iter().flat_map(|group| {
         let counts = &group.counters;
-        let reasons =
-            [("silent", counts.removed_silent), ("blamed", counts.removed_blamed), ("left", counts.removed_left)];
+        let reasons = [
+            ("silent", counts.removed_silent),
+            ("blamed", counts.removed_blamed),
+            ("left", counts.removed_left),
+            ("suspended", counts.removed_suspended),
+        ];
         reasons.map(|(reason, count)| {
             let mut labels = of_group(group);
             labels.push(("reason", reason.to_owned()));

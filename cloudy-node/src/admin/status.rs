@@ -328,6 +328,8 @@ pub struct GroupCounters {
     pub removed_blamed: u64,
     /// Members that left.
     pub removed_left: u64,
+    /// Members that announced that they stop and will return.
+    pub removed_suspended: u64,
 }
 
 /// A group that ended at this node.

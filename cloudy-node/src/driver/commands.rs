@@ -6,7 +6,7 @@ use cloudy_proto::limits::{INVITED_MAX, LOG_ENTRIES_MAX};
 use cloudy_proto::wire::{ControlFrame, NodeFrame, Refusal, Stream};
 use cloudy_proto::{
     Durability, Frame, GroupId, Incarnation, Index, Input, Machine, MachineConfig, NodeId, Request, Role, Rules,
-    ServeLimits, StoredError, harmless,
+    ServeLimits, StoredError, Time, harmless,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,12 +14,13 @@ use crate::driver::attempt::{Aim, Attempt, Stage};
 use crate::driver::creation::{CreationEvent, CreationParts};
 use crate::driver::disk::ForgetReply;
 use crate::driver::joins::wants_disk;
-use crate::driver::{Command, Driver, GroupRun, ResumedGroup};
+use crate::driver::{Command, Driver, GroupRun, ResumedGroup, Stopping};
 use crate::endpoint::canonical;
 use crate::error::{CreateGroupError, ForgetError, JoinError};
 use crate::group::GroupConfig;
 use crate::group::saved::Saved;
-use crate::group::shared::{EndReason, Shared};
+use crate::group::shared::{Departs, EndReason, Shared};
+use crate::handle::SUSPEND_TIMEOUT;
 use crate::health::CloseReason;
 use crate::link::{GROUPS_MAX, Traffic, WRITERS_LINGER};
 use crate::link_error::{ConnectError, code};
@@ -91,7 +92,7 @@ impl Driver {
                 // A caller that is gone needs no answer.
                 let _ = reply.send(self.revoke(node));
             }
-            Command::Shutdown { reply } => self.stopping = Some(reply),
+            Command::Shutdown { reply } => self.stop(reply),
         }
     }
 
@@ -189,7 +190,7 @@ impl Driver {
 
     /// Whether all groups of that name here are leaving.
     fn only_leaves(&self, name: &str) -> bool {
-        self.groups.values().filter(|run| run.shared.name == name).all(|run| run.shared.lock().leaving)
+        self.groups.values().filter(|run| run.shared.name == name).all(|run| run.shared.lock().departs.is_some())
     }
 
     /// Whether this node is in the maximum number of groups, or waits to join them.
@@ -478,6 +479,20 @@ impl Driver {
         }
     }
 
+    /// Suspends the groups of a node that is shut down, so that no other member waits for a timeout.
+    fn stop(&mut self, reply: oneshot::Sender<()>) {
+        let until = self.now() + SUSPEND_TIMEOUT;
+        self.stopping = Some(Stopping { until, reply });
+        self.groups.values().filter(|run| run.suspends()).for_each(|run| run.shared.depart(Departs::ShutsDown));
+    }
+
+    /// Whether the node was shut down, and the others know that or the limit has passed.
+    pub(super) fn is_stopped(&self) -> bool {
+        let suspends = || self.groups.values().any(GroupRun::suspends);
+        let now = Time(self.epoch.elapsed().as_micros() as u64);
+        self.stopping.as_ref().is_some_and(|stopping| stopping.until <= now || self.peers.is_empty() || !suspends())
+    }
+
     /// Closes all groups, waits for sent data to arrive, and closes all links; at once if a part of the node has
     /// failed.
     pub(super) async fn shut_down(mut self, reason: CloseReason) {
@@ -503,9 +518,9 @@ impl Driver {
             // Not on this thread, which others need; a panic there has no effect here.
             let _ = tokio::task::spawn_blocking(|| disk.close()).await;
         }
-        if let Some(reply) = self.stopping.take() {
+        if let Some(stopping) = self.stopping.take() {
             // The caller may be gone.
-            let _ = reply.send(());
+            let _ = stopping.reply.send(());
         }
     }
 

@@ -10,7 +10,7 @@ use crate::driver::attempt::{Aim, Attempt, NotJoined};
 use crate::driver::{Driver, Mailbox};
 use crate::error::JoinError;
 use crate::group::GroupConfig;
-use crate::group::shared::{EndReason, Shared};
+use crate::group::shared::{Departs, EndReason, Shared};
 use crate::link::Link;
 
 /// Whether a caller asked for a group on disk, and the group is in memory.
@@ -126,7 +126,7 @@ impl Driver {
                 () = reply.closed() => None,
             };
             if answer.is_none_or(|answer| matches!(reply.send(answer), Err(Ok(_)))) {
-                group.begin_leaving();
+                group.depart(Departs::Leaves);
                 mailbox.wake();
             }
         });

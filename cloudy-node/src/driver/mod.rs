@@ -70,6 +70,13 @@ const IDLE: Duration = Duration::from_secs(3_600);
 /// The time between two checks for datagrams of peers.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// The shutdown of a node.
+struct Stopping {
+    /// The time at which the node stops although others may not know.
+    until: Time,
+    reply: oneshot::Sender<()>,
+}
+
 /// The driver of one node.
 pub(crate) struct Driver {
     me: NodeId,
@@ -108,7 +115,7 @@ pub(crate) struct Driver {
     /// A clone in every stream's writer.
     writers: mpsc::Sender<()>,
     writers_ended: mpsc::Receiver<()>,
-    stopping: Option<oneshot::Sender<()>>,
+    stopping: Option<Stopping>,
     health: Health,
     failures: Failures,
     /// Dropped last: once the node is seen closed, its groups are closed.
@@ -173,7 +180,7 @@ impl Driver {
     async fn turns(&mut self) {
         let mut mail = Vec::with_capacity(TURN_MAIL_MAX);
         let mut commands = Vec::new();
-        while self.stopping.is_none() {
+        while !self.is_stopped() {
             let (deadline, synced) = (self.deadline(), self.synced());
             tokio::select! {
                 biased;
@@ -212,7 +219,8 @@ impl Driver {
 
     fn deadline(&self) -> Instant {
         let timers = self.groups.values().filter_map(|group| group.machine.poll_timeout());
-        let next = timers.chain(self.dialler.next()).chain(self.looks_at()).min();
+        let stops_at = self.stopping.as_ref().map(|stopping| stopping.until);
+        let next = timers.chain(self.dialler.next()).chain(self.looks_at()).chain(stops_at).min();
         next.map_or_else(|| Instant::now() + IDLE, |at| self.epoch + Duration::from_micros(at.0))
     }
 

@@ -93,7 +93,7 @@ impl Driver {
         }
         let here = match run {
             Some(run) if run.shared.observes => return OpenName::Observed,
-            Some(run) if run.installed.is_some() || run.shared.lock().leaving => return OpenName::Busy,
+            Some(run) if run.installed.is_some() || run.shared.lock().departs.is_some() => return OpenName::Busy,
             Some(run)
                 if parameters.durability == Durability::Disk && run.machine.durability() == Durability::Memory =>
             {

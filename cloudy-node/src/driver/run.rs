@@ -16,7 +16,7 @@ use tracing::Level;
 use crate::driver::attempt::{NotJoined, Stage};
 use crate::driver::creation::CreationEvent;
 use crate::group::saved::Saved;
-use crate::group::shared::{Divergence, EndReason, Shared, State};
+use crate::group::shared::{Departs, Divergence, EndReason, Shared, State};
 use crate::repeats::{Repeats, Source};
 
 /// A stream whose view is not installed yet.
@@ -54,8 +54,8 @@ pub(crate) struct GroupRun {
     /// The latest view here.
     pub(crate) view: Option<Arc<View>>,
     repeats: Repeats,
-    /// Whether the machine was requested to leave.
-    leaves: bool,
+    /// How the machine was requested to depart.
+    departs: Option<Departs>,
     /// The cost of the first payload that expires, as the machine knows it.
     waits_cost: Option<u64>,
     /// A snapshot that the application took: it is kept until the records are output that may name it.
@@ -101,7 +101,7 @@ impl GroupRun {
             unread: Vec::new(),
             view: None,
             repeats,
-            leaves: false,
+            departs: None,
             waits_cost: None,
             taken: None,
         }
@@ -110,7 +110,15 @@ impl GroupRun {
     /// Whether others may depend on this node: it is a member, or joins, and has not started to leave.
     pub(crate) fn is_relied_on(&self) -> bool {
         let state = self.shared.lock();
-        !self.shared.observes && !state.leaving && state.ended.is_none() && state.final_index.is_none()
+        !self.shared.observes && state.departs.is_none() && state.ended.is_none() && state.final_index.is_none()
+    }
+
+    /// Whether others have to know that this node stops: it is a member of a group that continues. The processes of a
+    /// session leave it or end it.
+    pub(crate) fn suspends(&self) -> bool {
+        let state = self.shared.lock();
+        let takes_part = !self.shared.observes && !state.is_session && self.view.is_some();
+        takes_part && state.ended.is_none() && state.final_index.is_none()
     }
 
     /// Handles a stream that a peer opened: it is answered at once, or once its view is installed.
@@ -147,7 +155,7 @@ impl GroupRun {
         }
         let state = self.shared.lock();
         (self.machine.wants_payload() && !state.outbox.is_empty())
-            || (!self.leaves && state.may_leave())
+            || state.may_depart() > self.departs
             || state.expiring.is_empty() == self.waits_cost.is_some()
     }
 
@@ -155,8 +163,9 @@ impl GroupRun {
     pub(crate) fn turn(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
             self.drain(now, effects);
-            if self.is_to_leave() {
-                self.machine.handle(now, Input::Request(Request::Leave));
+            if let Some(how) = self.next_departure() {
+                let leaves = how == Departs::Leaves;
+                self.machine.handle(now, Input::Request(if leaves { Request::Leave } else { Request::Suspend }));
                 continue;
             }
             let Some(input) = self.next_payloads(now) else { return };
@@ -199,10 +208,14 @@ impl GroupRun {
         is_news.then_some(Input::Waits { cost_bytes })
     }
 
-    /// Whether the application has called leave and all its broadcasts are approved; true once.
-    fn is_to_leave(&mut self) -> bool {
-        let leaves = self.shared.lock().may_leave();
-        leaves && !std::mem::replace(&mut self.leaves, true)
+    /// How this node departs, once all its broadcasts are approved: once for each way.
+    fn next_departure(&mut self) -> Option<Departs> {
+        let departs = self.shared.lock().may_depart();
+        if departs <= self.departs {
+            return None;
+        }
+        self.departs = departs;
+        departs
     }
 
     /// Takes all outputs. Those for users are stored where they read them, under one lock.
@@ -308,6 +321,10 @@ impl GroupRun {
             }
             Event::FinalResultMissing { sources } => self.misses_final(sources, effects),
             Event::Left { node } if *node == self.shared.me => self.end(EndReason::Left, effects),
+            Event::Suspended { node } if *node == self.shared.me => {
+                let is_shut_down = self.departs == Some(Departs::ShutsDown);
+                self.end(if is_shut_down { EndReason::ShutDown } else { EndReason::Suspended }, effects);
+            }
             Event::CoordinatorLost { node } => self.coordinator_lost(*node, effects),
             Event::Diverged { node, theirs, ours } => {
                 let divergence = Divergence { node: *node, theirs: *theirs, ours: *ours };

@@ -76,6 +76,9 @@ pub enum EndReason {
         "another process has this node's identity, and this one, started later, has ended: stop one of the two, and give it a data directory and a node key of its own"
     )]
     SameIdentity,
+    /// [`Group::suspend`](crate::Group::suspend) stopped the group here. It continues once the node is started again.
+    #[error("this node has suspended the group; start the node again to continue")]
+    Suspended,
     /// This node has left. The other members continue.
     #[error("this node has left the group")]
     Left,
@@ -118,6 +121,17 @@ pub struct Divergence {
     pub ours: Checkpoint,
 }
 
+/// How a node departs from a group. A later one replaces those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Departs {
+    /// It stops here, and continues when the node is started again.
+    Suspends,
+    /// The same, because the node is shut down.
+    ShutsDown,
+    /// It leaves for good.
+    Leaves,
+}
+
 /// The state behind one lock, which is held briefly.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -129,8 +143,8 @@ pub(crate) struct State {
     /// Own messages up to this number are in the result.
     pub(crate) approved: Seq,
     pub(crate) approvals: Approvals,
-    /// Whether [`Group::leave`](crate::Group::leave) was called.
-    pub(crate) leaving: bool,
+    /// How this node departs, if it does.
+    pub(crate) departs: Option<Departs>,
     /// Own messages from this number on are in no result.
     pub(crate) rejected_from: Option<Seq>,
     /// The last index of the final result.
@@ -195,7 +209,7 @@ impl Shared {
                 progress: BTreeMap::new(),
                 approved: Seq(0),
                 approvals: Approvals::default(),
-                leaving: false,
+                departs: None,
                 rejected_from: None,
                 final_index: None,
                 restored: None,
@@ -247,10 +261,10 @@ impl Shared {
         }
     }
 
-    /// Stops broadcasts: the node leaves once its broadcasts are approved. The caller wakes the driver.
-    pub(crate) fn begin_leaving(&self) {
+    /// Stops broadcasts: the node departs once its broadcasts are approved. The caller wakes the driver.
+    pub(crate) fn depart(&self, how: Departs) {
         let mut state = self.lock();
-        state.leaving = true;
+        state.departs = state.departs.max(Some(how));
         state.expiring.clear();
         drop(state);
         self.room.notify_waiters();
@@ -273,9 +287,9 @@ impl Shared {
 }
 
 impl State {
-    /// Whether the application has called leave and all its broadcasts are approved.
-    pub(crate) fn may_leave(&self) -> bool {
-        self.leaving && self.approved >= self.outbox.last()
+    /// How the node departs at this moment: once all its broadcasts are approved.
+    pub(crate) fn may_depart(&self) -> Option<Departs> {
+        self.departs.filter(|_| self.approved >= self.outbox.last())
     }
 
     pub(crate) fn restore(&mut self, index: Index, snapshot: Option<Saved>, view: Option<InstalledView>) {

@@ -27,6 +27,8 @@ pub(crate) enum Dropped {
     Blamed,
     /// It left.
     Left,
+    /// It stops and will return.
+    Suspended,
 }
 
 /// A view that came into force.
@@ -51,6 +53,7 @@ pub(crate) struct Counts {
     pub(crate) silent: u64,
     pub(crate) blamed: u64,
     pub(crate) left: u64,
+    pub(crate) suspended: u64,
     pub(crate) views: u64,
 }
 
@@ -121,6 +124,7 @@ impl Stats {
             Event::Silent { node } => (*node, Dropped::Silent),
             Event::Blamed { node } => (*node, Dropped::Blamed),
             Event::Left { node } => (*node, Dropped::Left),
+            Event::Suspended { node } => (*node, Dropped::Suspended),
             Event::ViewInstalled { view, first, .. } => return self.on_view(view, *first),
             _ => return,
         };
@@ -130,6 +134,7 @@ impl Stats {
                 Dropped::Silent => self.counts.silent += 1,
                 Dropped::Blamed => self.counts.blamed += 1,
                 Dropped::Left => self.counts.left += 1,
+                Dropped::Suspended => self.counts.suspended += 1,
             }
         }
     }

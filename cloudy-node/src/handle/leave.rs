@@ -6,7 +6,7 @@ use cloudy_proto::{LeaveWait, NodeId};
 
 use super::Group;
 use crate::group::EndReason;
-use crate::group::shared::wait_until;
+use crate::group::shared::{Departs, wait_until};
 
 /// The timeout of [`Group::leave`].
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -166,16 +166,21 @@ impl Group {
 
     /// Stops broadcasts: the node leaves once its broadcasts are approved.
     fn begin_leaving(&self) {
-        self.shared.begin_leaving();
+        self.shared.depart(Departs::Leaves);
         self.mailbox.wake();
     }
 
     async fn late(&self, waited: Duration) -> LeaveError {
+        let (unapproved, waits_for) = self.departure().await;
+        LeaveError::Late { waited, unapproved, waits_for }
+    }
+
+    /// The number of own broadcasts that are not approved, and the condition that a departing node waits for after them.
+    pub(super) async fn departure(&self) -> (u64, Option<LeaveWait>) {
         let unapproved = {
             let state = self.shared.lock();
             state.outbox.last().0.saturating_sub(state.approved.0)
         };
-        let waits_for = self.status().await.and_then(|status| status.leaving);
-        LeaveError::Late { waited, unapproved, waits_for }
+        (unapproved, self.status().await.and_then(|status| status.leaving))
     }
 }

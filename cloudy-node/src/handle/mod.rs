@@ -4,6 +4,7 @@ mod expiring;
 mod flush;
 mod leave;
 mod ready;
+mod suspend;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 pub use flush::FlushError;
 pub use leave::{LEAVE_TIMEOUT, LeaveError, LeaveLimits};
 pub use ready::ReadyError;
+pub use suspend::{SUSPEND_TIMEOUT, SuspendError};
 
 use crate::driver::{Command, Mailbox};
 use crate::group::expiring::Turn;
@@ -49,8 +51,8 @@ pub enum BroadcastError {
         /// The time after which it expired.
         waited: Duration,
     },
-    /// [`Group::leave`] was called, and would not wait for this broadcast.
-    #[error("this node is leaving the group, so it broadcasts nothing else; broadcast before leave()")]
+    /// [`Group::leave`] or [`Group::suspend`] was called, or the node is shut down, and would not wait for this broadcast.
+    #[error("this node is leaving or suspending the group, so it broadcasts nothing else; broadcast before that")]
     Leaving,
     /// Only from [`Group::try_broadcast`]: the group does not list this process yet, for example after a restart, so a
     /// message would have no id.
@@ -182,7 +184,7 @@ impl Group {
         if state.final_index.is_some() {
             return Err(EndReason::Final.into());
         }
-        if state.leaving {
+        if state.departs.is_some() {
             return Err(BroadcastError::Leaving);
         }
         if self.shared.observes || state.only_watches {
@@ -205,7 +207,7 @@ impl Group {
             let takes_payload =
                 state.incarnation > Incarnation(0) && !state.outbox.is_full() && !state.expiring.delays(&mut turn);
             let watches = self.shared.observes || state.only_watches;
-            let never = watches || state.leaving || state.ended.is_some() || state.final_index.is_some();
+            let never = watches || state.departs.is_some() || state.ended.is_some() || state.final_index.is_some();
             (takes_payload || never).then_some(())
         })
         .await;

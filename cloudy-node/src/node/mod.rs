@@ -358,7 +358,10 @@ impl Node {
         crate::admin::serve(listener, (self.id, self.address), &self.mailbox)
     }
 
-    /// Closes all groups here, waits for sent data to arrive (at most half a second), and closes all links.
+    /// Suspends all groups here as [`Group::suspend`](crate::Group::suspend) does, so that the other members continue
+    /// without a timeout; waits for sent data to arrive (at most half a second), and closes all links. It takes
+    /// [`SUSPEND_TIMEOUT`](crate::SUSPEND_TIMEOUT) at most for all groups together, and none if no peer is linked. The
+    /// processes of a session leave or end it instead, and an observer has nothing to announce.
     ///
     /// Cancel safe: dropped after its first poll, it still shuts the node down.
     ///

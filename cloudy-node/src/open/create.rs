@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::driver::{CreationEvent, Known};
 use crate::error::CreateGroupError;
+use crate::group::shared::Departs;
 use crate::handle::Group;
 use crate::node::PendingGroup;
 use crate::open::progress::{OpenEvent, OpenGroupError};
@@ -58,7 +59,7 @@ impl Work<'_> {
 
 /// The caller is gone: this node leaves, and the other members continue.
 fn withdraw(group: &Group) {
-    group.shared.begin_leaving();
+    group.shared.depart(Departs::Leaves);
     group.mailbox.wake();
 }
 

@@ -27,6 +27,7 @@ mod leaving;
 mod many_groups;
 mod opening;
 mod outcomes;
+mod planned_stops;
 mod readers;
 mod recipes;
 mod recovery;

@@ -142,6 +142,10 @@ pub enum Request {
     End,
     /// Leave the ring for good: the group continues without this node, which receives [`Event::Left`].
     Leave,
+    /// Stop and return later: the group continues without this node and without a timeout, and this node receives
+    /// [`Event::Suspended`]. It keeps its place where the ring would be too small without it: whoever calls this limits
+    /// the wait.
+    Suspend,
     /// The application's state after an index of its result: late joiners may start from it, and the result before it
     /// need not be kept. One that comes too late is ignored.
     Snapshot {
@@ -427,6 +431,11 @@ pub enum Event {
     StaleDisk(StaleDisk),
     /// A member has left by itself, and is not in the next view.
     Left {
+        /// The node.
+        node: NodeId,
+    },
+    /// A member has announced that it stops and will return, and is not in the next view.
+    Suspended {
         /// The node.
         node: NodeId,
     },

@@ -170,7 +170,7 @@ impl ViewChangeHandler<'_> {
             return self.peers.evictions.on_not_ready(from);
         }
         self.peers.evictions.on_ready(from, now);
-        let leaves = self.coordinating.as_ref().is_some_and(|coordinating| coordinating.is_leaving(from));
+        let leaves = self.coordinating.as_ref().is_some_and(|coordinating| coordinating.is_departing(from));
         if !leaves && !self.peers.evictions.keeps_out(from, now) && !self.closing.is_stopping() {
             self.start(false);
         }

@@ -27,8 +27,8 @@ pub(super) struct Coordinating {
     absent: BTreeMap<NodeId, Time>,
     /// The view change in progress.
     change: Option<ViewChange>,
-    /// Nodes that leave, each with whether [`Command::Left`](crate::Command::Left) was proposed for it.
-    leaving: BTreeMap<NodeId, bool>,
+    /// Nodes that leave or stop.
+    leaving: BTreeMap<NodeId, Leaving>,
     /// The time of the last view change without the leaving members.
     released_at: Option<Time>,
     lack: CompleteLack,
@@ -37,6 +37,15 @@ pub(super) struct Coordinating {
     finished_observers: BTreeSet<NodeId>,
     /// Nodes that cannot keep up.
     pub(super) slow_learners: SlowLearners,
+}
+
+/// The request of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Leaving {
+    /// Whether it only stops, and will return.
+    returns: bool,
+    /// Whether [`Command::Left`](crate::Command::Left) was proposed for it.
+    is_proposed: bool,
 }
 
 /// Proposals of this term, which are not repeated.
@@ -176,19 +185,50 @@ impl Coordinating {
     }
 }
 
-/// Nodes that leave.
+/// Nodes that leave or stop.
 impl Coordinating {
     /// Notes a node's request to leave. True if [`Command::Left`](crate::Command::Left) was proposed for it.
     pub(super) fn on_leave(&mut self, node: NodeId) -> bool {
-        *self.leaving.entry(node).or_insert(false)
+        let leaving = self.leaving.entry(node).or_default();
+        leaving.returns = false;
+        leaving.is_proposed
+    }
+
+    /// Notes that a node stops and will return.
+    pub(super) fn on_suspend(&mut self, node: NodeId) {
+        self.leaving.entry(node).or_insert(Leaving { returns: true, is_proposed: false });
     }
 
     pub(super) fn note_left_proposed(&mut self, node: NodeId) {
-        self.leaving.insert(node, true);
+        self.leaving.insert(node, Leaving { returns: false, is_proposed: true });
     }
 
+    /// Whether a node has requested to leave for good.
     pub(super) fn is_leaving(&self, node: NodeId) -> bool {
+        self.leaving.get(&node).is_some_and(|leaving| !leaving.returns)
+    }
+
+    /// Whether a node stops and will return.
+    pub(super) fn is_suspending(&self, node: NodeId) -> bool {
+        self.leaving.get(&node).is_some_and(|leaving| leaving.returns)
+    }
+
+    /// Whether a node has requested to leave or to stop.
+    pub(super) fn is_departing(&self, node: NodeId) -> bool {
         self.leaving.contains_key(&node)
+    }
+
+    /// The members that the next view leaves out by their own request. A member that only stops keeps its place if the
+    /// ring would be smaller than a number without it: the group has nothing from a change then, and the member stops
+    /// anyway. The coordinator is the last of these to go.
+    pub(super) fn departing(&self, view: &View, coordinator: NodeId, least: usize) -> BTreeSet<NodeId> {
+        let nodes = || view.ring.iter().map(|member| member.node);
+        let mut departing: BTreeSet<NodeId> = nodes().filter(|node| self.is_leaving(*node)).collect();
+        let mut suspending: Vec<NodeId> = nodes().filter(|node| self.is_suspending(*node)).collect();
+        suspending.sort_by_key(|node| *node == coordinator);
+        let spare = view.members().saturating_sub(departing.len()).saturating_sub(least.max(1));
+        departing.extend(suspending.into_iter().take(spare));
+        departing
     }
 
     pub(super) fn released_at(&self) -> Option<Time> {
@@ -334,6 +374,21 @@ mod tests {
         assert!(coordinating.on_leave(ONE) && coordinating.is_leaving(ONE));
         coordinating.on_run_listed(ONE, 2);
         assert!(!coordinating.is_leaving(ONE));
+    }
+
+    #[test]
+    fn a_member_that_only_stops_keeps_its_place_where_the_ring_would_be_too_small() {
+        let mut coordinating = Coordinating::new(1);
+        let departing = |of: &Coordinating, least| of.departing(&view(1), ONE, least).into_iter().collect::<Vec<_>>();
+        coordinating.on_suspend(ONE);
+        assert!(coordinating.is_suspending(ONE) && !coordinating.is_leaving(ONE));
+        assert_eq!((departing(&coordinating, 1), departing(&coordinating, 2)), (vec![ONE], vec![]));
+        coordinating.on_suspend(OTHER);
+        assert_eq!(departing(&coordinating, 1), [OTHER], "the coordinator is the last to go");
+        coordinating.on_leave(OTHER);
+        assert_eq!(departing(&coordinating, 2), [OTHER], "a node that leaves does so in any case");
+        coordinating.on_suspend(OTHER);
+        assert!(coordinating.is_leaving(OTHER), "for good");
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl InstallHandler<'_> {
     /// Reports the nodes that a view change excluded.
     pub(super) fn report_dropped(&mut self, dropped: &[(NodeId, Dropped)]) {
         for &(node, why) in dropped {
-            if why != Dropped::Left {
+            if !matches!(why, Dropped::Left | Dropped::Suspended) {
                 self.peers.evictions.evict(node, self.timers.now());
             } else if node == self.identity.me {
                 continue;
@@ -208,6 +208,7 @@ impl InstallHandler<'_> {
                 Dropped::Silent => Event::Silent { node },
                 Dropped::Blamed => Event::Blamed { node },
                 Dropped::Left => Event::Left { node },
+                Dropped::Suspended => Event::Suspended { node },
             });
         }
     }

@@ -1,4 +1,5 @@
-//! Members and other nodes leave the group by themselves, without a timeout at the others (`protocol.md` §6.8).
+//! Members and other nodes leave the group by themselves, or stop and return later, without a timeout at the others
+//! (`protocol.md` §6.8).
 
 use core::time::Duration;
 
@@ -74,21 +75,27 @@ impl LeaveHandler<'_> {
         if self.log.state().view().is_some_and(|view| self.has_living_heir(view) || self.is_needed(view)) {
             self.closing.departure_mut().on_heir(self.timers.now());
         }
+        let returns = self.closing.departure().returns();
         if self.coordinating.is_some() {
-            return self.on_request(self.identity.me);
+            return self.on_request(self.identity.me, returns);
         }
         if let Some(coordinator) = self.tracking.linked(self.identity.me, self.peers) {
-            send_control(self.peers, self.outputs, coordinator, ControlFrame::Leave);
+            send_control(self.peers, self.outputs, coordinator, ControlFrame::Leave { returns });
         }
         Release::Nothing
     }
 
-    /// Coordinator: a node wants to leave, on the ring or off it. It does not come onto the ring again.
-    pub(super) fn on_request(&mut self, from: NodeId) -> Release {
+    /// Coordinator: a node wants to leave or to stop, on the ring or off it. It does not come onto the ring again in this
+    /// incarnation.
+    pub(super) fn on_request(&mut self, from: NodeId, returns: bool) -> Release {
         let Some(on_ring) = self.log.state().view().map(|view| view.rank_of(from).is_some()) else {
             return Release::Nothing;
         };
         let Some(coordinating) = self.coordinating else { return Release::Nothing };
+        if returns {
+            coordinating.on_suspend(from);
+            return if on_ring { self.release() } else { Release::Nothing };
+        }
         let proposed = coordinating.on_leave(from);
         if on_ring {
             return self.release();
@@ -108,7 +115,8 @@ impl LeaveHandler<'_> {
         let Some(view) = self.log.state().view().cloned() else { return Release::Nothing };
         let Some(coordinating) = self.coordinating.as_ref() else { return Release::Nothing };
         let may_change = coordinating.change().is_none() && !self.closing.is_stopping() && !view.last;
-        let leaves = |member: &RingMember| coordinating.is_leaving(member.node);
+        let departing = coordinating.departing(&view, self.identity.me, usize::from(view.parameters.ring_min));
+        let leaves = |member: &RingMember| departing.contains(&member.node);
         if !may_change || !view.ring.iter().any(leaves) {
             return Release::Nothing;
         }
@@ -201,6 +209,9 @@ impl LeaveHandler<'_> {
             None => !self.arrival.is_joining(),
         };
         let over = self.log.state().is_closed() || self.is_past_last_view();
+        if self.closing.departure().returns() {
+            return self.try_stop(on_ring && !over);
+        }
         let votes = (self.log.lists_voter_of(self.identity.me) || self.coordinating.is_some()) && !over;
         if !self.closing.departure().is_wanted() || self.closing.departure().is_finished() || on_ring || votes {
             return;
@@ -219,6 +230,20 @@ impl LeaveHandler<'_> {
             self.timers.stop(Timer::Leave);
             self.outputs.event(Event::Left { node: self.identity.me });
         }
+    }
+
+    /// Ends the part of a node that stops and will return: it is on no ring, and another node coordinates. It keeps its
+    /// disk, and a member alone has nobody to notify.
+    fn try_stop(&mut self, on_ring: bool) {
+        let is_alone = self.log.state().view().is_some_and(|view| view.members() == 1);
+        let leads = self.coordinating.is_some() && self.identity.rules.holds(Rule::StopHandsOver);
+        let waits = if on_ring { !is_alone } else { leads };
+        if waits || self.closing.departure().is_finished() {
+            return;
+        }
+        self.closing.departure_mut().finish();
+        self.timers.stop(Timer::Leave);
+        self.outputs.event(Event::Suspended { node: self.identity.me });
     }
 
     /// Whether the last view is in force without this node, and none of its members is linked. These may end as soon as

@@ -123,6 +123,7 @@ impl NextView<'_> {
         let reason = |rank: Rank| match is_silent(rank) {
             true => Dropped::Silent,
             false if self.coordinating.is_leaving(view.member(rank).node) => Dropped::Left,
+            false if self.coordinating.is_suspending(view.member(rank).node) => Dropped::Suspended,
             false => Dropped::Blamed,
         };
         let gone = view.ranks().filter(|rank| !cut.survivors.contains(rank));
@@ -161,7 +162,8 @@ impl NextView<'_> {
     /// Whether a member is on the next ring as far as it decides itself. If all of the ring leave, the coordinator stays
     /// until another node has taken over.
     fn stays(&self, view: &View, node: NodeId) -> bool {
-        let leaves = |node: NodeId| self.coordinating.is_leaving(node);
+        let departing = self.coordinating.departing(view, self.identity.me, usize::from(view.parameters.ring_min));
+        let leaves = |node: NodeId| departing.contains(&node);
         let is_keeper = node == self.identity.me && self.identity.rules.holds(Rule::OneStays);
         !leaves(node) || is_keeper && view.ring.iter().all(|member| leaves(member.node))
     }
@@ -184,7 +186,7 @@ impl NextView<'_> {
         let joins = |(node, at): &(NodeId, Time)| {
             let is_recent = self.now.since(*at) <= self.timeouts.silence_max(*node);
             let is_linked = *node == self.identity.me || self.peers.is_linked(*node);
-            let leaves = self.coordinating.is_leaving(*node) || self.log.state().has_left(*node);
+            let leaves = self.coordinating.is_departing(*node) || self.log.state().has_left(*node);
             let stays = !leaves || !self.identity.rules.holds(Rule::LeftIsLogged);
             !evictions.keeps_out(*node, self.now) && is_recent && is_linked && stays && view.rank_of(*node).is_none()
         };

@@ -249,7 +249,10 @@ pub enum ControlFrame {
     /// A message between two voters.
     Consensus(ConsensusMessage),
     /// Requests a view without the sender from the coordinator.
-    Leave,
+    Leave {
+        /// Whether it only stops, and will return.
+        returns: bool,
+    },
     /// The sender does not coordinate the group, or has stopped to do so.
     Resigned,
     /// A group that the receiver requested, or was in, is running: it may enter by [`ControlFrame::Join`].

@@ -19,6 +19,8 @@ const LONG_FLAP_US: u64 = 10_000;
 
 /// The time after which a group that does not exist yet is checked again.
 const CREATION_US: u64 = 50_000;
+/// A node that has announced that it stops does so after this time, whatever the others do.
+const SUSPEND_MAX_US: u64 = 400_000;
 
 impl World {
     /// A new connection; both ends learn of it, each in its time.
@@ -194,6 +196,8 @@ impl World {
             }
             Fault::End { node } => self.end(node)?,
             Fault::Leave { node } => self.wants_to_leave(node)?,
+            Fault::Suspend { node, after_us, announced: false } => self.announce_stop(node, after_us)?,
+            Fault::Suspend { node, after_us, announced: true } => self.stop(node, after_us)?,
         }
         Ok(())
     }
@@ -241,6 +245,25 @@ impl World {
         self.give(node, Item::Ask(Request::End))
     }
 
+    /// A node announces that it stops.
+    fn announce_stop(&mut self, home: usize, after_us: u64) -> Result<(), Failure> {
+        let place = self.running(home).filter(|&place| self.has_view(place) && self.judge.is_created());
+        let Some(place) = place.filter(|&place| self.nodes[place].app.leaves.is_none()) else { return Ok(()) };
+        self.stats.met(Met::SuspendAsked);
+        self.nodes[place].app.suspends = Some(after_us);
+        self.queue
+            .at(self.now_us + SUSPEND_MAX_US, Event::Fault(Fault::Suspend { node: home, after_us, announced: true }));
+        self.give(place, Item::Ask(Request::Suspend))
+    }
+
+    /// A node that has announced that it stops does so.
+    fn stop(&mut self, home: usize, after_us: u64) -> Result<(), Failure> {
+        match self.running(home).filter(|&place| self.nodes[place].app.suspends.is_some()) {
+            Some(_) => self.restart(Who::Node(home), after_us),
+            None => Ok(()),
+        }
+    }
+
     fn wants_to_leave(&mut self, home: usize) -> Result<(), Failure> {
         let Some(place) = self.running(home).filter(|&place| self.has_view(place)) else { return Ok(()) };
         self.stats.met(Met::LeaveAsked);
@@ -252,7 +275,11 @@ impl World {
     pub(super) fn broadcast(&mut self, node: usize) -> Result<(), Failure> {
         let traffic = self.plan.traffic.clone();
         let app = &self.nodes[node].app;
-        if !self.nodes[node].alive || !self.is_loaded() || app.leaves.is_some() || app.broadcast >= traffic.payloads_max
+        if !self.nodes[node].alive
+            || !self.is_loaded()
+            || app.leaves.is_some()
+            || app.suspends.is_some()
+            || app.broadcast >= traffic.payloads_max
         {
             return Ok(());
         }

@@ -101,6 +101,8 @@ pub struct App {
     pub said: u64,
     /// It wants to leave, and whether the machine knows that.
     pub leaves: Option<bool>,
+    /// The time after which it starts again, once it has announced that it stops.
+    pub suspends: Option<u64>,
 }
 
 impl App {

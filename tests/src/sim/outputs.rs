@@ -150,6 +150,11 @@ impl World {
                 self.nodes[node].inbox.push_back(Item::Ask(Request::Report(report)));
                 return self.rejects_the_rest(node);
             }
+            Said::Suspended { node: who } if who == self.nodes[node].id => {
+                self.stats.met(Met::Suspended);
+                let (home, after_us) = (self.nodes[node].home, self.nodes[node].app.suspends.unwrap_or_default());
+                self.queue.at(self.now_us, Event::Fault(Fault::Suspend { node: home, after_us, announced: true }));
+            }
             Said::SlowDown { .. } => self.stats.met(Met::SlowedDown),
             Said::SlowDownEnded { end: SlowDownEnd::Joined, .. } => self.stats.met(Met::SlowDownJoined),
             Said::SlowDownEnded { end: SlowDownEnd::TimeExpired, .. } => self.stats.met(Met::SlowDownExpired),

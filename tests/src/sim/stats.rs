@@ -72,6 +72,10 @@ pub enum Met {
     LeaveAsked,
     /// A node left by itself.
     Left,
+    /// A node announced that it stops.
+    SuspendAsked,
+    /// The others continue without a node that announced that it stops.
+    Suspended,
     /// Payloads waited without numbers for a slot.
     WaitedOutside,
     /// The creator was killed.
@@ -306,6 +310,8 @@ pub const REQUIRED: &[Met] = &[
     Met::MemberKilled,
     Met::LeaveAsked,
     Met::Left,
+    Met::SuspendAsked,
+    Met::Suspended,
     Met::WaitedOutside,
     Met::CreatorKilled,
     Met::CoordinatorKilledBeforeView,

@@ -159,6 +159,7 @@ impl Item {
             Request::Create { session } => self.add(&(2, session)),
             Request::End => self.add(&3),
             Request::Leave => self.add(&4),
+            Request::Suspend => self.add(&7),
             Request::Snapshot { index, state } => self.add(&(5, index, state)),
             Request::Report(report) => self.add(&(6, report)),
         }

@@ -117,7 +117,7 @@ function chart(svg, shown, points, words) {
 
 function views(group) {
   const names = nodes => nodes.map(short).join(', ');
-  const reasons = { silent: 'did not answer', blamed: 'was down or held up others', left: 'left', unknown: 'removed' };
+  const reasons = { silent: 'did not answer', blamed: 'was down or held up others', left: 'left', suspended: 'stopped and will return', unknown: 'removed' };
   table(at('views'), ['View', 'Since', 'From index', 'Members', 'Change'], group.views.slice().reverse().map(view => {
     const removed = view.removed.map(entry => `${short(entry.node)} ${reasons[entry.reason] || entry.reason}`);
     const joined = view.joined.length ? [`${names(view.joined)} joined`] : [];

@@ -42,6 +42,10 @@ impl Machine {
                 self.closing.departure_mut().want(self.timers.now());
                 self.ask_to_leave();
             }
+            Request::Suspend => {
+                self.closing.departure_mut().suspend(self.timers.now());
+                self.ask_to_leave();
+            }
             Request::Snapshot { index, state } => self.on_snapshot(index, state),
             Request::Report(report) => self.close().on_own_report(report),
         }

@@ -327,7 +327,7 @@ impl Message for ControlFrame {
                 counter("index", theirs.index.0)?;
                 counter("index", ours.index.0)?;
             }
-            Self::Accept { .. } | Self::End | Self::Leave | Self::Resigned | Self::Ended | Self::Absent => {}
+            Self::Accept { .. } | Self::End | Self::Leave { .. } | Self::Resigned | Self::Ended | Self::Absent => {}
             Self::Probe { .. } | Self::Echo { .. } | Self::SlowDown { .. } => {}
         }
         Ok(())

@@ -74,6 +74,7 @@ impl Plan {
         plan.add_snapshots(&mut Dice::of(seed ^ 0x5a9_5407));
         plan.add_stale_disks(&mut Dice::of(seed ^ 0x001d_d15c));
         plan.add_leaves(&mut Dice::of(seed ^ 0x1ea_7e5));
+        plan.add_planned_stops(&mut Dice::of(seed ^ 0x5_70b5));
         plan.add_real_disks(&mut Dice::of(seed ^ 0x4ea1_d15c));
         plan.add_failing_disks(&mut Dice::of(seed ^ 0x0fa1_1ed5));
         plan.add_networks_and_load(seed);

@@ -180,6 +180,15 @@ pub enum Fault {
         /// The node.
         node: usize,
     },
+    /// A node announces that it stops, and stops once the others continue without it, or after a limit. It starts again.
+    Suspend {
+        /// The node.
+        node: usize,
+        /// The time between its end and its start.
+        after_us: u64,
+        /// Whether it was announced: now the limit has passed, or the others continue.
+        announced: bool,
+    },
     /// A node broadcasts nothing more, and leaves once all that it broadcast is approved.
     Leave {
         /// The node.

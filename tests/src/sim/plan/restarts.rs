@@ -148,6 +148,7 @@ impl Plan {
     pub fn restarts(&self) -> usize {
         let at_steps = self.at_steps.iter().map(|(.., fault)| fault);
         let starts = |fault: &Fault| match fault {
+            Fault::Suspend { .. } => 2,
             Fault::Restart { .. } | Fault::LoseDisk { .. } | Fault::FailDisk { .. } | Fault::StaleDisk { .. } => 1,
             Fault::PowerCut { .. } => self.homes(),
             _ => 0,

@@ -217,8 +217,8 @@ impl Machine {
             }
             ControlFrame::Refer { coordinator, addresses, left } => self.on_refer(coordinator, addresses, left),
             ControlFrame::Resigned => self.coordinator().on_resign(from),
-            ControlFrame::Leave => {
-                let release = self.leaving().on_request(from);
+            ControlFrame::Leave { returns } => {
+                let release = self.leaving().on_request(from, returns);
                 self.release(release);
             }
             ControlFrame::NoCompleteMember { view, missing, lost } => {
@@ -247,7 +247,7 @@ fn speaks_of_a_running_group(frame: &ControlFrame) -> bool {
             | ControlFrame::Suspect { .. }
             | ControlFrame::Rejoin { .. }
             | ControlFrame::Consensus(_)
-            | ControlFrame::Leave
+            | ControlFrame::Leave { .. }
             | ControlFrame::Join { .. }
     )
 }

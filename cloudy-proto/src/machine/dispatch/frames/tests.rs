@@ -304,8 +304,8 @@ fn consensus_messages_count_from_the_voter_that_they_name() {
 #[test]
 fn leave_begins_a_view_change_at_the_coordinator() {
     let (mut coordinator, mut member) = group();
-    assert_eq!(effects(&mut member, COORDINATOR, ControlFrame::Leave), []);
-    effects(&mut coordinator, MEMBER, ControlFrame::Leave);
+    assert_eq!(effects(&mut member, COORDINATOR, ControlFrame::Leave { returns: false }), []);
+    effects(&mut coordinator, MEMBER, ControlFrame::Leave { returns: false });
     assert!(coordinator.is_leaving(MEMBER) && coordinator.change().is_some());
 }
 
@@ -454,7 +454,7 @@ fn a_closed_group_answers_only_that_it_is_closed() {
     drain(&mut coordinator);
     assert!(coordinator.is_closed());
     let ended = [Sends(MEMBER, ControlFrame::Ended)];
-    assert_eq!(effects(&mut coordinator, MEMBER, ControlFrame::Leave), ended);
+    assert_eq!(effects(&mut coordinator, MEMBER, ControlFrame::Leave { returns: false }), ended);
     assert_eq!(effects(&mut coordinator, MEMBER, ControlFrame::End), ended);
     assert_eq!(effects(&mut coordinator, MEMBER, ControlFrame::Ready { view: VIEW }), []);
     coordinator.handle(coordinator.timers.now(), Input::Request(Request::End));

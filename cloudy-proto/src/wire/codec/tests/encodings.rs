@@ -165,7 +165,8 @@ fn control_frames() {
         ControlFrame::Coordinates { term: 300 },
         ControlFrame::Resigned,
         ControlFrame::Consensus(consensus()),
-        ControlFrame::Leave,
+        ControlFrame::Leave { returns: false },
+        ControlFrame::Leave { returns: true },
         ControlFrame::Running { name: "demo".into(), creator: NodeId([0xaa; 32]), durability: Durability::Memory },
         ControlFrame::Join { run: 300, observer: true, result: CHECKPOINT, level: WIRE_VERSION },
         ControlFrame::Refer {

@@ -1,0 +1,130 @@
+//! A member announces that it stops and returns later: the others wait for no timeout (`protocol.md` §6.8).
+
+use cloudy_proto::{OnFailure, Rule, Rules};
+use cloudy_tests::invariants::Failure;
+use cloudy_tests::scenario::Scenario;
+use cloudy_tests::sim::plan::{Fault, Plan, Traffic, Who};
+use cloudy_tests::sim::stats::Met;
+use cloudy_tests::sim::world::World;
+
+const MS: u64 = 1_000;
+const STEP_US: u64 = 5 * MS;
+
+/// Members that evict others, each of which broadcasts a hundred times a second.
+fn busy(mut plan: Plan) -> Plan {
+    plan.parameters.on_failure = OnFailure::Evict;
+    plan.traffic = Traffic {
+        burst_max: 3,
+        gap_us: 20 * MS,
+        payloads_max: u64::MAX,
+        payload_bytes_min: 1,
+        payload_bytes_max: 100,
+        large_per_mille: 0,
+        quiet: Vec::new(),
+    };
+    plan.heal_at_us = 600_000 * MS;
+    plan
+}
+
+fn members(world: &World) -> usize {
+    world.judge.view().map_or(0, |view| view.members())
+}
+
+/// The longest times without an approval and without a coordinator.
+#[derive(Debug, Default)]
+struct Gaps {
+    approvals_us: u64,
+    coordinator_us: u64,
+}
+
+/// Runs until all members are on the ring again after some of them stopped.
+fn watch(story: &mut Scenario, nodes: usize) -> Result<Gaps, Failure> {
+    let mut gaps = Gaps::default();
+    let (mut approved, mut since_us) = (story.world.judge.approved(), story.world.now_us);
+    let (mut led_at_us, mut was_smaller) = (since_us, false);
+    while !was_smaller || members(&story.world) < nodes {
+        story.pass(STEP_US)?;
+        let now_us = story.world.now_us;
+        was_smaller |= members(&story.world) < nodes;
+        if story.world.judge.approved() > approved {
+            (approved, since_us) = (story.world.judge.approved(), now_us);
+        }
+        if story.world.judge.coordinator().is_some() {
+            led_at_us = now_us;
+        }
+        gaps.approvals_us = gaps.approvals_us.max(now_us - since_us);
+        gaps.coordinator_us = gaps.coordinator_us.max(now_us - led_at_us);
+        assert!(now_us < 60_000 * MS, "the members are not back: {} of {nodes}", members(&story.world));
+    }
+    Ok(gaps)
+}
+
+/// A member of four stops in an orderly way for 300 ms, or is killed for the same time.
+fn gaps(plan: Plan, who: Who, is_planned: bool) -> Result<Gaps, Failure> {
+    let mut story = Scenario::begin(busy(plan))?;
+    story.pass(2_000 * MS)?;
+    let place = match who {
+        Who::Node(home) => story.world.running(home),
+        Who::Coordinator => story.world.judge.coordinator(),
+    };
+    let node = story.world.nodes[place.expect("it runs")].home;
+    let after_us = 300 * MS;
+    story.suffers(match is_planned {
+        true => Fault::Suspend { node, after_us, announced: false },
+        false => Fault::Restart { who: Who::Node(node), after_us },
+    })?;
+    watch(&mut story, 4)
+}
+
+#[test]
+fn a_member_that_announces_its_stop_costs_the_others_no_timeout() -> Result<(), Failure> {
+    for who in [Who::Node(2), Who::Coordinator] {
+        for plan in [Plan::calm(4, None), Plan::calm_on_disk(4)] {
+            let planned = gaps(plan.clone(), who, true)?;
+            assert!(planned.approvals_us <= 80 * MS, "{who:?}: {planned:?}");
+            assert!(planned.coordinator_us <= 80 * MS, "{who:?}: {planned:?}");
+            let killed = gaps(plan, who, false)?;
+            assert!(killed.approvals_us > 3 * planned.approvals_us, "{who:?}: {killed:?} and {planned:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_coordinator_that_stops_hands_over_first() -> Result<(), Failure> {
+    let without = |rules: Rules| {
+        let mut plan = Plan::calm_on_disk(4);
+        plan.rules = rules;
+        gaps(plan, Who::Coordinator, true).map(|gaps| gaps.coordinator_us)
+    };
+    let (with, without) = (without(Rules::default())?, without(Rules::all_but(Rule::StopHandsOver))?);
+    assert!(with <= 80 * MS && without > 200 * MS, "{with} and {without} us without a coordinator");
+    Ok(())
+}
+
+#[test]
+fn a_rolling_restart_evicts_no_member() -> Result<(), Failure> {
+    let mut story = Scenario::begin(busy(Plan::calm_on_disk(3)))?;
+    story.pass(2_000 * MS)?;
+    for node in 0..3 {
+        story.suffers(Fault::Suspend { node, after_us: 300 * MS, announced: false })?;
+        let gaps = watch(&mut story, 3)?;
+        assert!(gaps.approvals_us <= 100 * MS, "node {node}: {gaps:?}");
+    }
+    assert_eq!(story.world.stats.count(Met::Suspended), 3);
+    assert_eq!(story.world.stats.count(Met::Blamed), 0);
+    Ok(())
+}
+
+#[test]
+fn members_that_all_stop_at_once_return_from_their_disks() -> Result<(), Failure> {
+    let mut story = Scenario::begin(busy(Plan::calm_on_disk(3)))?;
+    story.pass(1_000 * MS)?;
+    (0..3).try_for_each(|node| story.suffers(Fault::Suspend { node, after_us: 300 * MS, announced: false }))?;
+    story.until("none runs or all return", |world| (0..3).all(|home| world.running(home).is_none()))?;
+    story.until("all are back", |world| {
+        (0..3).all(|home| world.running(home).is_some_and(|at| world.judge.view_of(at).1)) && members(world) == 3
+    })?;
+    let approved = story.world.judge.approved();
+    story.until("approvals continue", |world| world.judge.approved() > approved)
+}
