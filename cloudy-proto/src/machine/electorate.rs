@@ -52,7 +52,8 @@ impl ElectorateHandler<'_> {
     fn electorate(&self) -> Option<Electorate> {
         let view = self.log.state().view().filter(|view| !view.last)?;
         let members: Vec<Elector> = view.ring.iter().filter_map(|member| self.elector_of(member.node)).collect();
-        let watches = |creator: &NodeId| view.rank_of(*creator).is_none() && !self.log.state().has_left(*creator);
+        let goes = |node: NodeId| self.log.state().has_left(node) || self.coordinating.is_suspending(node);
+        let watches = |creator: &NodeId| view.rank_of(*creator).is_none() && !goes(*creator);
         let creator = self.log.state().creator().filter(watches);
         let observer = creator.and_then(|creator| self.elector_of(creator));
         let listed = |id: ConsensusId| members.iter().chain(observer.iter()).any(|elector| elector.id == id);

@@ -14,6 +14,7 @@ use crate::sim::codec::round_trip;
 use crate::sim::corruption::Corrupted;
 use crate::sim::disk::DiskError;
 use crate::sim::node::{Item, run_at};
+use crate::sim::plan::Fault;
 use crate::sim::queue::{Event, Packet};
 use crate::sim::state::State;
 use crate::sim::stats::Met;
