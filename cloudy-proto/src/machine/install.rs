@@ -255,10 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn an_evicted_node_is_remembered_and_one_that_left_is_not() {
+    fn the_return_of_an_evicted_node_is_delayed_and_that_of_one_that_departed_is_not() {
         let (mut coordinator, _) = pair(Parameters::default());
         let now = coordinator.timers.now();
-        coordinator.installing().report_dropped(&[(MEMBER, Dropped::Left)]);
+        let departed = [(MEMBER, Dropped::Left), (MEMBER, Dropped::Suspended)];
+        coordinator.installing().report_dropped(&departed);
         assert!(!coordinator.peers.evictions.keeps_out(MEMBER, now));
         coordinator.installing().report_dropped(&[(MEMBER, Dropped::Silent)]);
         assert!(coordinator.peers.evictions.keeps_out(MEMBER, now));
