@@ -133,6 +133,10 @@ impl World {
     pub(crate) fn fault(&mut self, fault: Fault) -> Result<(), Failure> {
         self.note_fault(&fault);
         match fault {
+            // It has begun before the world is calm.
+            Fault::Suspend { node, after_us, announced: true } if self.healed || !self.has_stale_disk() => {
+                self.stop(node, after_us)?;
+            }
             _ if self.healed => {}
             fault if self.has_stale_disk() && !matches!(fault, Fault::StaleDisk { .. }) => self.spare(fault),
             Fault::Cut { a, b, outage_us } => self.cut_for(a, b, outage_us),
@@ -196,8 +200,7 @@ impl World {
             }
             Fault::End { node } => self.end(node)?,
             Fault::Leave { node } => self.wants_to_leave(node)?,
-            Fault::Suspend { node, after_us, announced: false } => self.announce_stop(node, after_us)?,
-            Fault::Suspend { node, after_us, announced: true } => self.stop(node, after_us)?,
+            Fault::Suspend { node, after_us, .. } => self.announce_stop(node, after_us)?,
         }
         Ok(())
     }
@@ -256,16 +259,9 @@ impl World {
         self.give(place, Item::Ask(Request::Suspend))
     }
 
-    /// A node that has announced that it stops does so.
-    fn stop(&mut self, home: usize, after_us: u64) -> Result<(), Failure> {
-        match self.running(home).filter(|&place| self.nodes[place].app.suspends.is_some()) {
-            Some(_) => self.restart(Who::Node(home), after_us),
-            None => Ok(()),
-        }
-    }
-
     fn wants_to_leave(&mut self, home: usize) -> Result<(), Failure> {
-        let Some(place) = self.running(home).filter(|&place| self.has_view(place)) else { return Ok(()) };
+        let stays = |place: &usize| self.has_view(*place) && self.nodes[*place].app.suspends.is_none();
+        let Some(place) = self.running(home).filter(stays) else { return Ok(()) };
         self.stats.met(Met::LeaveAsked);
         self.nodes[place].app.leaves.get_or_insert(false);
         self.run(place)

@@ -103,6 +103,8 @@ pub struct App {
     pub leaves: Option<bool>,
     /// The time after which it starts again, once it has announced that it stops.
     pub suspends: Option<u64>,
+    /// Whether its node has reported that it may stop.
+    pub suspended: bool,
 }
 
 impl App {

@@ -153,6 +153,7 @@ impl World {
             }
             Said::Suspended { node: who } if who == self.nodes[node].id => {
                 self.stats.met(Met::Suspended);
+                self.nodes[node].app.suspended = true;
                 let (home, after_us) = (self.nodes[node].home, self.nodes[node].app.suspends.unwrap_or_default());
                 self.queue.at(self.now_us, Event::Fault(Fault::Suspend { node: home, after_us, announced: true }));
             }

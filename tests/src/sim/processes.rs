@@ -278,6 +278,24 @@ impl World {
             self.spare(Fault::Restart { who, after_us });
             return Ok(());
         };
+        self.restart_process(place, after_us)
+    }
+
+    /// A process that has announced that it stops does so, as soon as the group can do without it.
+    pub(super) fn stop(&mut self, home: usize, after_us: u64) -> Result<(), Failure> {
+        let Some(place) = self.running(home).filter(|&place| self.nodes[place].app.suspends.is_some()) else {
+            return Ok(());
+        };
+        let may_stop = self.plan.on_disk() || self.plan.kills_anybody || self.can_do_without(place);
+        // The last copy of a group in memory is lost where its only member is stopped.
+        if may_stop || self.nodes[place].app.suspended || self.healed {
+            return self.restart_process(place, after_us);
+        }
+        self.spare(Fault::Suspend { node: home, after_us, announced: true });
+        Ok(())
+    }
+
+    fn restart_process(&mut self, place: usize, after_us: u64) -> Result<(), Failure> {
         if !self.plan.on_disk() {
             self.takes(place);
         }
