@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use cloudy_node::NodeKey;
 use cloudy_node::{
     BroadcastError, EndReason, Event, ForgetError, Group, GroupConfig, Index, JoinError, LeaveError, LeaveLimits,
     LeaveWait, Node,
@@ -12,7 +11,7 @@ use futures_util::future::join_all;
 use crate::common::{create, impatient, key, read_final, start, start_all, until, within};
 use crate::help::{config, event, start_cuttable, texts};
 use crate::hosts::{Process, on_disk, start_again, start_hosts};
-use crate::joins::{restart, three_vote};
+use crate::joins::three_vote;
 
 async fn ring(group: &Group) -> usize {
     group.status().await.and_then(|status| status.view).map_or(0, |view| view.members())
@@ -302,20 +301,16 @@ async fn every_receipt_that_is_kept_gives_its_approval_however_many_follow() {
 #[tokio::test]
 async fn a_memory_group_with_restarted_voters_reports_that_it_has_stopped() {
     let key = key();
-    let keys = [NodeKey::generate().unwrap(), NodeKey::generate().unwrap()];
-    let mut nodes = vec![start(&key).await];
-    for node_key in &keys {
-        nodes.push(restart(&key, node_key).await);
-    }
+    let (mut hosts, mut processes) = start_hosts(&key, 3).await;
+    let nodes: Vec<Node> = processes.iter().map(|process| process.node.clone()).collect();
     let groups = create(&nodes, "stuck", config(|of| of.coordinator_timeout = Duration::from_millis(500))).await;
     three_vote(&groups).await;
-    for node in &nodes[1..] {
-        node.shutdown().await;
-    }
+    processes.drain(1..).for_each(Process::kill);
     let mut joins = Vec::new();
-    for (at, node_key) in keys.iter().enumerate() {
-        nodes[at + 1] = restart(&key, node_key).await;
-        let (node, contact) = (nodes[at + 1].clone(), nodes[0].local_addr());
+    for host in &mut hosts[1..] {
+        let process = host.start(&key).await;
+        let (node, contact) = (process.node.clone(), nodes[0].local_addr());
+        processes.push(process);
         joins.push(tokio::spawn(async move { node.join_group_at("stuck", contact).await }));
     }
     let lost = event(&groups[0], "it is said", |event| match event {
