@@ -130,11 +130,15 @@ async fn a_member_requests_the_creator_to_close() {
     assert_eq!(read_final(&groups[1]).await, read_final(&groups[0]).await);
 }
 
+/// Far longer than the test takes.
+const LONG: Duration = Duration::from_secs(3_600);
+
 #[tokio::test]
 async fn a_node_shuts_down_cleanly_and_the_others_notice() {
     watch_for_panics();
-    let nodes = start_all(&key(), 3).await;
-    let groups = create(&nodes, "leaves", GroupConfig::default()).await;
+    let mut nodes = start_all(&key(), 3).await;
+    let patient = config(|of| (of.failure_timeout, of.timeout_max) = (LONG, LONG));
+    let mut groups = create(&nodes, "leaves", patient).await;
     groups[2].broadcast("before").await.unwrap().await.unwrap();
     // The others have it too: written bytes arrive.
     let reader = groups[2].approved_from(Index(2));
@@ -145,7 +149,7 @@ async fn a_node_shuts_down_cleanly_and_the_others_notice() {
     .await;
     let status = groups[0].status().await.unwrap();
     assert_eq!(status.members.len(), 2, "it announced that it stops");
-    let waits = groups[0].broadcast("with two").await.unwrap();
+    groups[0].broadcast("with two").await.unwrap().await.unwrap();
 
     let ended = EndReason::ShutDown;
     assert_eq!(groups[2].broadcast("after").await.unwrap_err(), BroadcastError::Ended(ended.clone()));
@@ -160,6 +164,9 @@ async fn a_node_shuts_down_cleanly_and_the_others_notice() {
     // Its port is free.
     std::net::UdpSocket::bind(nodes[2].local_addr()).unwrap();
 
+    // Without its handles a node ends, and announces nothing.
+    drop((nodes.remove(1), groups.remove(1)));
+    let waits = groups[0].broadcast("waits for both").await.unwrap();
     within("the shutdown", nodes[0].shutdown()).await;
     let id = waits.id();
     let unknown = within("the receipt", waits.into_future()).await.unwrap_err();
