@@ -81,7 +81,8 @@ impl World {
         let ends = self.end_wanted || self.judge.view().is_none_or(|view| view.last);
         let sends = |place: &usize| {
             let node = &self.nodes[*place];
-            node.app.open && node.app.leaves.is_none() && !self.plan.traffic.quiet.contains(&node.home)
+            let is_quiet = !self.plan.is_member(node.home) || self.plan.traffic.quiet.contains(&node.home);
+            node.app.open && node.app.leaves.is_none() && !is_quiet
         };
         let is_sent = (0..self.latest.len()).filter_map(|home| self.running(home)).any(|place| sends(&place));
         if ends || !is_sent || excuse(self).is_some() {
