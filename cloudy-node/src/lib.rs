@@ -132,12 +132,9 @@ pub use endpoint::{BindError, Congestion, EndpointLimits, LimitsError, OpenError
 pub use error::{CreateGroupError, ForgetError, JoinError, RevokeError, SetKeysError};
 pub use group::{
     Approval, Approved, ApprovedError, ApprovedItem, Divergence, EndReason, Events, EventsError, GroupConfig, Receipt,
-    ReceiptError,
+    ReceiptError, SUSPEND_TIMEOUT,
 };
-pub use handle::{
-    BroadcastError, FlushError, Group, LEAVE_TIMEOUT, LeaveError, LeaveLimits, ReadyError, SUSPEND_TIMEOUT,
-    SuspendError,
-};
+pub use handle::{BroadcastError, FlushError, Group, LEAVE_TIMEOUT, LeaveError, LeaveLimits, ReadyError, SuspendError};
 pub use health::{CloseReason, NodeFailure};
 pub use identity::pem::PemError;
 pub use identity::{

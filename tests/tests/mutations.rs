@@ -550,6 +550,7 @@ fn the_page_of_rules_has_a_row_for_each_rule() {
     let sources = concat!(
         include_str!("mutations.rs"),
         include_str!("corruption.rs"),
+        include_str!("planned_stops.rs"),
         include_str!("../../cloudy-proto/src/control/voters.rs"),
         include_str!("../../cloudy-proto/src/machine/leave.rs"),
     );

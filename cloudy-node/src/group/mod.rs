@@ -16,4 +16,4 @@ pub use approved::{Approved, ApprovedError, Events, EventsError};
 pub use cloudy_proto::ApprovedItem;
 pub use config::GroupConfig;
 pub use receipt::{Approval, Receipt, ReceiptError};
-pub use shared::{Divergence, EndReason};
+pub use shared::{Divergence, EndReason, SUSPEND_TIMEOUT};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use cloudy_proto::wire::CommandError;
 use cloudy_proto::{
@@ -120,6 +121,10 @@ pub struct Divergence {
     /// The checkpoint of this node.
     pub ours: Checkpoint,
 }
+
+/// The timeout of [`Group::suspend`](crate::Group::suspend), and of [`Node::shutdown`](crate::Node::shutdown) for all groups
+/// together.
+pub const SUSPEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a node departs from a group. A later one replaces those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

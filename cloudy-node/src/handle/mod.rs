@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 pub use flush::FlushError;
 pub use leave::{LEAVE_TIMEOUT, LeaveError, LeaveLimits};
 pub use ready::ReadyError;
-pub use suspend::{SUSPEND_TIMEOUT, SuspendError};
+pub use suspend::SuspendError;
 
 use crate::driver::{Command, Mailbox};
 use crate::group::expiring::Turn;

@@ -6,10 +6,7 @@ use cloudy_proto::LeaveWait;
 
 use super::Group;
 use crate::group::EndReason;
-use crate::group::shared::{Departs, wait_until};
-
-/// The timeout of [`Group::suspend`], and of [`Node::shutdown`](crate::Node::shutdown) for all groups together.
-pub const SUSPEND_TIMEOUT: Duration = Duration::from_secs(2);
+use crate::group::shared::{Departs, SUSPEND_TIMEOUT, wait_until};
 
 /// The reason for which the other members do not know that this node stops.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -143,8 +143,7 @@ pub enum Request {
     /// Leave the ring for good: the group continues without this node, which receives [`Event::Left`].
     Leave,
     /// Stop and return later: the group continues without this node and without a timeout, and this node receives
-    /// [`Event::Suspended`]. It keeps its place where the ring would be too small without it: whoever calls this limits
-    /// the wait.
+    /// [`Event::Suspended`]. It keeps its place where the ring would be too small without it: the caller limits the wait.
     Suspend,
     /// The application's state after an index of its result: late joiners may start from it, and the result before it
     /// need not be kept. One that comes too late is ignored.

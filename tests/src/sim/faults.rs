@@ -140,13 +140,7 @@ impl World {
             _ if self.healed => {}
             fault if self.has_stale_disk() && !matches!(fault, Fault::StaleDisk { .. }) => self.spare(fault),
             Fault::Cut { a, b, outage_us } => self.cut_for(a, b, outage_us),
-            Fault::Flap { a, b, times, outage_us } => {
-                self.stats.met(if outage_us < LONG_FLAP_US { Met::LinkFlapped } else { Met::LinkFlappedSlowly });
-                for time in 0..times {
-                    let at = self.now_us + time * 2 * outage_us;
-                    self.queue.at(at, Event::Fault(Fault::Cut { a, b, outage_us }));
-                }
-            }
+            Fault::Flap { a, b, times, outage_us } => self.flap(a, b, times, outage_us),
             Fault::Replace { a, b } => {
                 if self.network.live(a, b).is_some() {
                     self.connect(a, b);
@@ -203,6 +197,15 @@ impl World {
             Fault::Suspend { node, after_us, .. } => self.announce_stop(node, after_us)?,
         }
         Ok(())
+    }
+
+    /// A link is cut several times.
+    fn flap(&mut self, a: usize, b: usize, times: u64, outage_us: u64) {
+        self.stats.met(if outage_us < LONG_FLAP_US { Met::LinkFlapped } else { Met::LinkFlappedSlowly });
+        for time in 0..times {
+            let at = self.now_us + time * 2 * outage_us;
+            self.queue.at(at, Event::Fault(Fault::Cut { a, b, outage_us }));
+        }
     }
 
     /// The place of whom a fault befalls.
