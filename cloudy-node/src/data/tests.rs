@@ -96,7 +96,8 @@ fn targets(path: &Path) -> Vec<(String, Vec<u8>)> {
         records.entry(key.value()[16]).or_default().push(sealed.value().to_vec());
     }
     let mut targets = Vec::new();
-    for table in Table::ALL {
+    // The group has no snapshot.
+    for table in Table::ALL.into_iter().filter(|table| *table != Table::Snapshots) {
         let of_table = records.get(&(table as u8 + 1)).unwrap_or_else(|| panic!("no records in table {table}"));
         targets.push((table.to_string(), of_table[of_table.len() / 2].clone()));
     }
@@ -168,7 +169,7 @@ async fn flipped_bytes_in_each_table_are_named_with_their_record() {
             }
         }
     }
-    assert_eq!(named.len(), Table::ALL.len() + 1, "{named:?}");
+    assert_eq!(named.len(), Table::ALL.len(), "{named:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
