@@ -34,6 +34,9 @@ async fn three(keys: &ClusterKeys) -> (Vec<TempDir>, Vec<Node>, Vec<Group>) {
     for group in &groups {
         within("all are approved", group.flush().into_future()).await.unwrap();
     }
+    for group in &groups {
+        until("it has all", async || group.status().await.is_some_and(|status| status.index == Index(COUNT))).await;
+    }
     (dirs, nodes, groups)
 }
 
