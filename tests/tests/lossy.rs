@@ -93,7 +93,7 @@ struct Outcome {
 }
 
 impl World {
-    /// Every node broadcasts so many messages at least, as fast as it can, and continues while something else happens.
+    /// Every node broadcasts at least this number of messages, as fast as it can, and continues while a future runs.
     async fn broadcast(&self, messages: usize, meanwhile: impl Future<Output = ()>) -> Vec<Vec<Receipt>> {
         let receipts: RefCell<Vec<Vec<Receipt>>> = RefCell::new((0..NODES).map(|_| Vec::new()).collect());
         let over = Cell::new(false);

@@ -535,7 +535,7 @@ fn most_votes_are_lost_and_no_node_reports_it() {
         })
     };
     assert_eq!(story(Rules::default()), Ok(()));
-    let failure = story(Rules::all_but(Rule::LostVotesAreReported)).expect_err("nobody says so");
+    let failure = story(Rules::all_but(Rule::LostVotesAreReported)).expect_err("no node reports the loss");
     println!("LostVotesAreReported off: {failure}");
 }
 

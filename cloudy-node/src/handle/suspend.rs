@@ -44,9 +44,10 @@ impl Group {
     /// `Memory`. [`Node::shutdown`](crate::Node::shutdown) does the same for all groups; [`Group::leave`] is for good.
     ///
     /// Returns once all broadcasts of this node are approved and a view without it is in force: within
-    /// [`SUSPEND_TIMEOUT`], in which the handle broadcasts nothing else. The members count the node as one of theirs, do
-    /// not hand its part to others, and let it return without delay. A member that is alone is suspended at once. The
-    /// node keeps its place where the ring would be smaller than [`ring_min`](crate::Parameters::ring_min) without it.
+    /// [`SUSPEND_TIMEOUT`], in which the handle broadcasts nothing else. The group remembers the node as a former member
+    /// that has not left, and nothing delays its return. Another node has its vote and the coordination meanwhile. A
+    /// member that is alone is suspended at once. The node keeps its place where the ring would be smaller than
+    /// [`ring_min`](crate::Parameters::ring_min) without it.
     ///
     /// Cancel safe: if the future is dropped, the node is still suspended as soon as it can be.
     ///

@@ -16,7 +16,7 @@ mod trust;
 use cloudy_node::Group;
 use futures_util::future::join_all;
 
-/// The group continues: so many broadcasts are approved, everywhere in the same order.
+/// The group continues: this number of broadcasts is approved, in the same order at all nodes.
 async fn goes_on(groups: &[Group], count: usize) {
     let before = groups[0].status().await.unwrap().index.0;
     let mut receipts = Vec::new();

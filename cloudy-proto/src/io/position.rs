@@ -36,8 +36,8 @@ impl Position {
         }
     }
 
-    /// Entries that follow it without a gap, with the views that begin among them and right after them. None if one of those is not among the
-    /// known ones, which are in order.
+    /// Entries that follow it without a gap, with the views that begin among them and right after them. None if one of
+    /// these views is not among the known ones, which are in order.
     #[must_use]
     pub fn with_views(self, entries: Vec<Entry>, views: &[InstalledView]) -> Option<Vec<ApprovedItem>> {
         let mut items = Vec::with_capacity(entries.len() + 1);

@@ -219,7 +219,7 @@ impl Coordinating {
     }
 
     /// The members that the next view leaves out by their own request. A member that only stops keeps its place if the
-    /// ring would be smaller than a number without it: the group has nothing from a change then, and the member stops
+    /// ring would be smaller than a number without it: a view change could not take effect then, and the member stops
     /// anyway. The coordinator is the last of these to go.
     pub(super) fn departing(&self, view: &View, coordinator: NodeId, least: usize) -> BTreeSet<NodeId> {
         let nodes = || view.ring.iter().map(|member| member.node);

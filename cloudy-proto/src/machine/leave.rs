@@ -233,7 +233,7 @@ impl LeaveHandler<'_> {
     }
 
     /// Ends the part of a node that stops and will return: it is on no ring, and another node coordinates. It keeps its
-    /// disk, and a member alone has nobody to notify.
+    /// disk, and a member that is alone has no other to notify.
     fn try_stop(&mut self, on_ring: bool) {
         let is_alone = self.log.state().view().is_some_and(|view| view.members() == 1);
         let leads = self.coordinating.is_some() && self.identity.rules.holds(Rule::StopHandsOver);

@@ -82,7 +82,7 @@ fn a_state_is_read_as_it_was_written_and_deleted_in_pieces_once_nothing_needs_it
     drop(old);
     states.put(Vec::new());
     assert!(!states.stored().contains_key(&old_id), "deleted");
-    // Nobody hands this one over.
+    // This state is not handed over.
     let unused = states.write(&second);
     let (id, parts) = (unused.parts().id, states.stored()[&unused.parts().id]);
     drop(unused);
