@@ -481,7 +481,7 @@ impl Driver {
     /// Suspends the groups of a node that is shut down, so that no other member waits for a timeout.
     fn stop(&mut self, reply: oneshot::Sender<()>) {
         let until = self.now() + SUSPEND_TIMEOUT;
-        self.stopping = Some(Stopping { until, reply });
+        self.stopping.get_or_insert(Stopping { until, replies: Vec::new() }).replies.push(reply);
         self.groups.values().filter(|run| run.suspends()).for_each(|run| run.shared.depart(Departs::ShutsDown));
     }
 
@@ -518,8 +518,10 @@ impl Driver {
             let _ = tokio::task::spawn_blocking(|| disk.close()).await;
         }
         if let Some(stopping) = self.stopping.take() {
-            // The caller may be gone.
-            let _ = stopping.reply.send(());
+            // A caller may be gone.
+            for reply in stopping.replies {
+                let _ = reply.send(());
+            }
         }
     }
 

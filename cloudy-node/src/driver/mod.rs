@@ -74,7 +74,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 struct Stopping {
     /// The time at which the node stops although others may not know.
     until: Time,
-    reply: oneshot::Sender<()>,
+    /// One for each caller.
+    replies: Vec<oneshot::Sender<()>>,
 }
 
 /// The driver of one node.

@@ -38,6 +38,20 @@ async fn a_group_continues_without_a_timeout_when_a_member_suspends_it() {
 }
 
 #[tokio::test]
+async fn a_second_shutdown_does_not_end_the_wait_of_the_first() {
+    let nodes = start_all(&key(), 2).await;
+    let groups = create(&nodes, "twice", patient(GroupConfig::default())).await;
+    let address = nodes[1].local_addr();
+    let first = async {
+        nodes[1].shutdown().await;
+        // The node has closed: its port is free.
+        std::net::UdpSocket::bind(address).unwrap();
+    };
+    within("both", async { tokio::join!(first, nodes[1].shutdown()) }).await;
+    until("the other one continues alone", async || ring(&groups[0]).await == 1).await;
+}
+
+#[tokio::test]
 async fn a_rolling_restart_of_nodes_on_disk_waits_for_no_timeout() {
     let key = key();
     let (mut hosts, processes) = start_hosts(&key, 3).await;
