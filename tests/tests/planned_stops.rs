@@ -13,15 +13,7 @@ const STEP_US: u64 = 5 * MS;
 /// Members that evict others, each of which broadcasts a hundred times a second.
 fn busy(mut plan: Plan) -> Plan {
     plan.parameters.on_failure = OnFailure::Evict;
-    plan.traffic = Traffic {
-        burst_max: 3,
-        gap_us: 20 * MS,
-        payloads_max: u64::MAX,
-        payload_bytes_min: 1,
-        payload_bytes_max: 100,
-        large_per_mille: 0,
-        quiet: Vec::new(),
-    };
+    plan.traffic = Traffic::steady(20 * MS);
     plan.heal_at_us = 600_000 * MS;
     plan
 }

@@ -275,6 +275,22 @@ pub struct Traffic {
     pub quiet: Vec<usize>,
 }
 
+impl Traffic {
+    /// Every member broadcasts some small payloads, again and again, until the run ends.
+    #[must_use]
+    pub fn steady(gap_us: u64) -> Self {
+        Self {
+            burst_max: 3,
+            gap_us,
+            payloads_max: u64::MAX,
+            payload_bytes_min: 1,
+            payload_bytes_max: 100,
+            large_per_mille: 0,
+            quiet: Vec::new(),
+        }
+    }
+}
+
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Plan {
